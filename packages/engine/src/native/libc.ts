@@ -1,0 +1,377 @@
+/**
+ * The file system calls that Node lacks or makes slow: entries by raw byte names relative to an open directory, statx, extended attributes,
+ * holes, special files, and paths that cannot leave a folder. Linux on x64 and arm64, glibc or musl.
+ *
+ * Names are `ByteString`s (one character per raw byte), so any name the kernel allows goes through unchanged. Each function answers a
+ * non-negative result, or the negated errno; nothing throws. Declarations: the manual pages of section 2, `linux/stat.h`, `linux/openat2.h`.
+ */
+import { Buffer } from "node:buffer";
+import { constants as osConstants } from "node:os";
+import { bindSymbol, lastErrno, type NativeFunction } from "./symbols.ts";
+
+/** Error numbers of this system by name (ENOENT, EACCES …). */
+export const errno: Readonly<Record<string, number>> = osConstants.errno;
+
+const arm = process.arch === "arm64";
+/** Flags of `open`; those that differ between architectures are chosen here. */
+export const openFlags: Readonly<
+  Record<"readOnly" | "writeOnly" | "create" | "exclusive" | "truncate" | "nonBlock" | "directory" | "noFollow" | "closeOnExec" | "path" | "noAtime", number>
+> = {
+  readOnly: 0,
+  writeOnly: 1,
+  create: 0o100,
+  exclusive: 0o200,
+  truncate: 0o1000,
+  nonBlock: 0o4000,
+  directory: arm ? 0o40000 : 0o200000,
+  noFollow: arm ? 0o100000 : 0o400000,
+  closeOnExec: 0o2000000,
+  path: 0o10000000,
+  noAtime: 0o1000000,
+};
+
+/** The directory handle that means the working directory. */
+export const workingDirectory = -100;
+const atSymlinkNoFollow = 0x100;
+const atEmptyPath = 0x1000;
+const openat2Number = 437; // the same on every architecture
+
+// Scratch for C strings; two, for calls that take two names. Longer names get memory of their own.
+const scratch = [Buffer.alloc(8192), Buffer.alloc(8192)] as const;
+function cString(text: string, slot: 0 | 1 = 0): Uint8Array {
+  const target = text.length < 8191 ? scratch[slot] : Buffer.alloc(text.length + 1);
+  target.latin1Write(text, 0, text.length);
+  target[text.length] = 0;
+  return target;
+}
+
+/** A libc function, bound at its first call; -1 becomes the negated errno. `result` is "int", or "int64" for sizes. */
+function libc(name: string, result: "int" | "int64", parameters: readonly string[]): NativeCall {
+  let call: NativeFunction | undefined;
+  return (...args) => {
+    call ??= bindSymbol(name, result, parameters);
+    const answer = Number(call(...args));
+    return answer >= 0 ? answer : -lastErrno();
+  };
+}
+type NativeCall = (...args: Parameters<NativeFunction>) => number;
+
+const openat = libc("openat", "int", ["int", "void *", "int", "uint"]);
+const syscall5 = libc("syscall", "int64", ["int64", "int64", "void *", "void *", "int64", "int64"]);
+const statx = libc("statx", "int", ["int", "void *", "int", "uint", "void *"]);
+const getdents = libc("getdents64", "int64", ["int", "void *", "size_t"]);
+const readCall = libc("read", "int64", ["int", "void *", "size_t"]);
+const preadCall = libc("pread", "int64", ["int", "void *", "size_t", "int64"]);
+const pwriteCall = libc("pwrite", "int64", ["int", "void *", "size_t", "int64"]);
+const closeCall = libc("close", "int", ["int"]);
+const lseek = libc("lseek", "int64", ["int", "int64", "int"]);
+const readlinkat = libc("readlinkat", "int64", ["int", "void *", "void *", "size_t"]);
+const mkdirat = libc("mkdirat", "int", ["int", "void *", "uint"]);
+const symlinkat = libc("symlinkat", "int", ["void *", "int", "void *"]);
+const mknodat = libc("mknodat", "int", ["int", "void *", "uint", "uint64"]);
+const linkat = libc("linkat", "int", ["int", "void *", "int", "void *", "int"]);
+const unlinkat = libc("unlinkat", "int", ["int", "void *", "int"]);
+const renameat = libc("renameat", "int", ["int", "void *", "int", "void *"]);
+const fchownat = libc("fchownat", "int", ["int", "void *", "uint", "uint", "int"]);
+const fchmod = libc("fchmod", "int", ["int", "uint"]);
+const fchmodat = libc("fchmodat", "int", ["int", "void *", "uint", "int"]);
+const utimensat = libc("utimensat", "int", ["int", "void *", "void *", "int"]);
+const ftruncate = libc("ftruncate", "int", ["int", "int64"]);
+const fsyncCall = libc("fsync", "int", ["int"]);
+const llistxattr = libc("llistxattr", "int64", ["void *", "void *", "size_t"]);
+const lgetxattr = libc("lgetxattr", "int64", ["void *", "void *", "void *", "size_t"]);
+const lsetxattr = libc("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"]);
+const lremovexattr = libc("lremovexattr", "int", ["void *", "void *"]);
+
+/** Opens `name` below a directory handle. @returns a handle to close, or -errno */
+export function openAt(directory: number, name: string, flags: number, mode = 0): number {
+  return openat(directory, cString(name), flags | openFlags.closeOnExec, mode);
+}
+
+const openHow = Buffer.alloc(24);
+const resolveNoMagicLinks = 0x02;
+const resolveNoSymlinks = 0x04;
+const resolveBeneath = 0x08;
+
+/**
+ * Opens a relative path that may not leave the directory nor pass any symbolic link (openat2, RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS).
+ *
+ * @returns a handle to close, or -errno: -ELOOP for a link on the way, -EXDEV for an escape, -ENOSYS before Linux 5.6
+ */
+export function openBeneath(directory: number, path: string, flags: number, mode = 0): number {
+  openHow.writeBigUInt64LE(BigInt(flags | openFlags.closeOnExec), 0);
+  openHow.writeBigUInt64LE(BigInt(mode), 8);
+  openHow.writeBigUInt64LE(BigInt(resolveNoMagicLinks | resolveNoSymlinks | resolveBeneath), 16);
+  return syscall5(openat2Number, directory, cString(path), openHow, openHow.length, 0);
+}
+
+/** Closes a handle. @returns 0 or -errno; the handle is gone in either case */
+export function closeHandle(handle: number): number {
+  return closeCall(handle);
+}
+
+/** What `statAt` found. Reused between calls: copy what must last. Integers up to 2^53; inode and device numbers are exact. */
+export class FileStatus {
+  readonly #raw: Buffer = Buffer.alloc(256);
+  get raw(): Buffer {
+    return this.#raw;
+  }
+  /** st_mode: type and permission bits. */
+  get mode(): number {
+    return this.#raw.readUInt16LE(28);
+  }
+  get links(): number {
+    return this.#raw.readUInt32LE(16);
+  }
+  get uid(): number {
+    return this.#raw.readUInt32LE(20);
+  }
+  get gid(): number {
+    return this.#raw.readUInt32LE(24);
+  }
+  get inode(): bigint {
+    return this.#raw.readBigUInt64LE(32);
+  }
+  get sizeBytes(): number {
+    return this.#long(40);
+  }
+  /** Allocated space in units of 512 bytes. */
+  get blocks(): number {
+    return this.#long(48);
+  }
+  get atimeSeconds(): number {
+    return this.#long(64);
+  }
+  get atimeNanos(): number {
+    return this.#raw.readUInt32LE(72);
+  }
+  get ctimeSeconds(): number {
+    return this.#long(96);
+  }
+  get ctimeNanos(): number {
+    return this.#raw.readUInt32LE(104);
+  }
+  get mtimeSeconds(): number {
+    return this.#long(112);
+  }
+  get mtimeNanos(): number {
+    return this.#raw.readUInt32LE(120);
+  }
+  /** The device a special file stands for, as glibc's dev_t. */
+  get device(): bigint {
+    return makeDevice(this.#raw.readUInt32LE(128), this.#raw.readUInt32LE(132));
+  }
+  /** The file system the file is on, as glibc's dev_t. */
+  get fileSystem(): bigint {
+    return makeDevice(this.#raw.readUInt32LE(136), this.#raw.readUInt32LE(140));
+  }
+  #long(at: number): number {
+    return this.#raw.readInt32LE(at + 4) * 0x1_0000_0000 + this.#raw.readUInt32LE(at);
+  }
+}
+
+/** dev_t from its halves (glibc `sys/sysmacros.h`, gnu_dev_makedev). */
+function makeDevice(major: number, minor: number): bigint {
+  const ma = BigInt(major);
+  const mi = BigInt(minor);
+  return ((ma & 0xfff_ff000n) << 32n) | ((ma & 0xfffn) << 8n) | ((mi & 0xffff_ff00n) << 12n) | (mi & 0xffn);
+}
+
+const basicStats = 0x7ff;
+
+/** Looks at `name` below a directory handle, not following a symbolic link. @returns 0 or -errno */
+export function statAt(directory: number, name: string, target: FileStatus): number {
+  return statx(directory, cString(name), atSymlinkNoFollow, basicStats, target.raw);
+}
+
+/** Looks at an open file. @returns 0 or -errno */
+export function statHandle(handle: number, target: FileStatus): number {
+  return statx(handle, cString(""), atEmptyPath, basicStats, target.raw);
+}
+
+const direntBuffer = Buffer.alloc(65536);
+
+/**
+ * Appends the names in an open directory to `names`, in the file system's order, without `.` and `..`.
+ *
+ * @param types when given, gets the d_type of each name (4 directory, 8 file, 10 link, 0 unknown)
+ * @returns 0 or -errno
+ */
+export function readNames(directory: number, names: string[], types?: number[]): number {
+  for (;;) {
+    const got = getdents(directory, direntBuffer, direntBuffer.length);
+    if (got <= 0) return got;
+    for (let at = 0; at < got; ) {
+      const recordBytes = direntBuffer.readUInt16LE(at + 16);
+      let end = at + 19;
+      while (direntBuffer[end] !== 0) end++;
+      const name = direntBuffer.latin1Slice(at + 19, end);
+      if (name !== "." && name !== "..") {
+        names.push(name);
+        types?.push(direntBuffer[at + 18] ?? 0);
+      }
+      at += recordBytes;
+    }
+  }
+}
+
+/** Reads from the current position into all of `target`. @returns bytes read, 0 at the end, or -errno */
+export function readHandle(handle: number, target: Uint8Array): number {
+  return readCall(handle, target, target.length);
+}
+
+/** Reads at a position. @returns bytes read, 0 at the end, or -errno */
+export function readHandleAt(handle: number, target: Uint8Array, offsetBytes: number): number {
+  return preadCall(handle, target, target.length, offsetBytes);
+}
+
+/** Writes all of `data` at a position. @returns 0 or -errno */
+export function writeHandleAt(handle: number, data: Uint8Array, offsetBytes: number): number {
+  for (let from = 0; from < data.length; ) {
+    const put = pwriteCall(handle, from === 0 ? data : data.subarray(from), data.length - from, offsetBytes + from);
+    if (put < 0) return put;
+    from += put;
+  }
+  return 0;
+}
+
+/** Where data begins at or after an offset. @returns the offset; -ENXIO: only a hole is left; -EINVAL: not supported there */
+export function seekData(handle: number, offsetBytes: number): number {
+  return lseek(handle, offsetBytes, 3);
+}
+
+/** Where the next hole begins at or after an offset (the end of the file counts as one). @returns the offset or -errno */
+export function seekHole(handle: number, offsetBytes: number): number {
+  return lseek(handle, offsetBytes, 4);
+}
+
+/** Sets the read position. @returns the offset or -errno */
+export function seekTo(handle: number, offsetBytes: number): number {
+  return lseek(handle, offsetBytes, 0);
+}
+
+const linkBuffer = Buffer.alloc(65536);
+
+/** The target of a symbolic link as raw bytes, or -errno. */
+export function readLinkAt(directory: number, name: string): string | number {
+  const got = readlinkat(directory, cString(name), linkBuffer, linkBuffer.length);
+  return got < 0 ? got : linkBuffer.latin1Slice(0, got);
+}
+
+/** @returns 0 or -errno */
+export function makeDirectoryAt(directory: number, name: string, mode: number): number {
+  return mkdirat(directory, cString(name), mode);
+}
+
+/** @returns 0 or -errno */
+export function makeLinkAt(directory: number, name: string, target: string): number {
+  return symlinkat(cString(target, 1), directory, cString(name));
+}
+
+/** Makes a fifo, socket or device; `mode` carries the type. @returns 0 or -errno */
+export function makeNodeAt(directory: number, name: string, node: { mode: number; device: bigint }): number {
+  return mknodat(directory, cString(name), node.mode, node.device);
+}
+
+/** A file by its directory handle and name. */
+export interface Place {
+  readonly directory: number;
+  readonly name: string;
+}
+
+/** Gives an existing file a second name; does not follow links. @returns 0 or -errno */
+export function linkFile(from: Place, to: Place): number {
+  return linkat(from.directory, cString(from.name), to.directory, cString(to.name, 1), 0);
+}
+
+/** Removes a name (an empty directory with `isDirectory`). @returns 0 or -errno */
+export function unlinkAt(directory: number, name: string, isDirectory = false): number {
+  return unlinkat(directory, cString(name), isDirectory ? 0x200 : 0);
+}
+
+/** @returns 0 or -errno */
+export function renameFile(from: Place, to: Place): number {
+  return renameat(from.directory, cString(from.name), to.directory, cString(to.name, 1));
+}
+
+/** Sets owner and group without following a link; an empty name means the handle itself. @returns 0 or -errno */
+export function chownAt(directory: number, name: string, owner: { uid: number; gid: number }): number {
+  return fchownat(directory, cString(name), owner.uid, owner.gid, atSymlinkNoFollow | (name === "" ? atEmptyPath : 0));
+}
+
+/** Sets the permission bits of an open file. @returns 0 or -errno */
+export function chmodHandle(handle: number, mode: number): number {
+  return fchmod(handle, mode);
+}
+
+/** Sets the permission bits of a name that is known not to be a link (fchmodat follows). @returns 0 or -errno */
+export function chmodAt(directory: number, name: string, mode: number): number {
+  return fchmodat(directory, cString(name), mode, 0);
+}
+
+const timesBuffer = Buffer.alloc(32);
+
+/**
+ * Sets access and modification time without following a link; an empty name means the handle itself.
+ *
+ * @param times nanoseconds since the epoch, floor-divided so that times before 1970 work
+ * @returns 0 or -errno
+ */
+export function setTimesAt(directory: number, name: string, times: { atimeNs: bigint; mtimeNs: bigint }): number {
+  writeTimespec(times.atimeNs, 0);
+  writeTimespec(times.mtimeNs, 16);
+  return utimensat(directory, name === "" ? null : cString(name), timesBuffer, name === "" ? 0 : atSymlinkNoFollow);
+}
+
+function writeTimespec(ns: bigint, at: number): void {
+  const billion = 1_000_000_000n;
+  const nanos = ((ns % billion) + billion) % billion;
+  timesBuffer.writeBigInt64LE((ns - nanos) / billion, at);
+  timesBuffer.writeBigInt64LE(nanos, at + 8);
+}
+
+/** Sets a file's length; what is added is a hole. @returns 0 or -errno */
+export function truncateHandle(handle: number, sizeBytes: number): number {
+  return ftruncate(handle, sizeBytes);
+}
+
+/** @returns 0 once the file's data and metadata are on disk, or -errno */
+export function syncHandle(handle: number): number {
+  return fsyncCall(handle);
+}
+
+const attributeNames = Buffer.alloc(65536);
+const attributeValue = Buffer.alloc(65536);
+
+/**
+ * A short path to `name` below a directory handle, for calls that know no handles: it never exceeds PATH_MAX, and its last component is not
+ * followed by the l… calls.
+ */
+function procPath(directory: number, name: string): string {
+  return directory === workingDirectory ? name : name === "" ? `/proc/self/fd/${directory}/.` : `/proc/self/fd/${directory}/${name}`;
+}
+
+/** Names of the extended attributes of a file, a link itself included; sorted. Empty where unsupported; -errno otherwise. */
+export function listAttributes(directory: number, name: string): readonly string[] | number {
+  const got = llistxattr(cString(procPath(directory, name)), attributeNames, attributeNames.length);
+  if (got === 0 || got === -(errno["EOPNOTSUPP"] ?? 95)) return noAttributes;
+  if (got < 0) return got;
+  return attributeNames.latin1Slice(0, got - 1).split("\0").sort();
+}
+const noAttributes: readonly string[] = [];
+
+/** Value of an extended attribute (up to 64 KiB, the kernel's limit), or -errno. */
+export function readAttribute(directory: number, name: string, attribute: string): Buffer | number {
+  const got = lgetxattr(cString(procPath(directory, name)), cString(attribute, 1), attributeValue, attributeValue.length);
+  return got < 0 ? got : Buffer.from(attributeValue.subarray(0, got));
+}
+
+/** @returns 0 or -errno */
+export function writeAttribute(place: Place, attribute: string, value: Uint8Array): number {
+  return lsetxattr(cString(procPath(place.directory, place.name)), cString(attribute, 1), value, value.length, 0);
+}
+
+/** @returns 0 or -errno */
+export function removeAttribute(place: Place, attribute: string): number {
+  return lremovexattr(cString(procPath(place.directory, place.name)), cString(attribute, 1));
+}
