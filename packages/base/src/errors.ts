@@ -82,13 +82,7 @@ export class Failure extends Error {
 
 /** Whether `error` is a failure with this code (or any failure when no code is given), also when it came from another thread. */
 export function isFailure(error: unknown, code?: string): error is Failure {
-  return (
-    error instanceof Error &&
-    "code" in error &&
-    "kind" in error &&
-    "details" in error &&
-    (code === undefined || error.code === code)
-  );
+  return error instanceof Error && "code" in error && "kind" in error && "details" in error && (code === undefined || error.code === code);
 }
 
 /** The message of anything thrown. */
