@@ -45,47 +45,53 @@ function cString(text: string, slot: 0 | 1 = 0): Uint8Array {
   return target;
 }
 
-/** A libc function, bound at its first call; -1 becomes the negated errno. `result` is "int", or "int64" for sizes. */
-function libc(name: string, result: "int" | "int64", parameters: readonly string[]): NativeCall {
-  let call: NativeFunction | undefined;
-  return (...args) => {
-    call ??= bindSymbol(name, result, parameters);
-    const answer = Number(call(...args));
-    return answer >= 0 ? answer : -lastErrno();
-  };
+// Bound once per thread, at the first call. Sizes are int64, everything else int.
+const bindAll = () => {
+  const functions = {
+    openat: bindSymbol("openat", "int", ["int", "void *", "int", "uint"]),
+    syscall5: bindSymbol("syscall", "int64", ["int64", "int64", "void *", "void *", "int64", "int64"]),
+    statx: bindSymbol("statx", "int", ["int", "void *", "int", "uint", "void *"]),
+    getdents: bindSymbol("getdents64", "int64", ["int", "void *", "size_t"]),
+    readCall: bindSymbol("read", "int64", ["int", "void *", "size_t"]),
+    preadCall: bindSymbol("pread", "int64", ["int", "void *", "size_t", "int64"]),
+    pwriteCall: bindSymbol("pwrite", "int64", ["int", "void *", "size_t", "int64"]),
+    closeCall: bindSymbol("close", "int", ["int"]),
+    lseek: bindSymbol("lseek", "int64", ["int", "int64", "int"]),
+    readlinkat: bindSymbol("readlinkat", "int64", ["int", "void *", "void *", "size_t"]),
+    mkdirat: bindSymbol("mkdirat", "int", ["int", "void *", "uint"]),
+    symlinkat: bindSymbol("symlinkat", "int", ["void *", "int", "void *"]),
+    mknodat: bindSymbol("mknodat", "int", ["int", "void *", "uint", "uint64"]),
+    linkat: bindSymbol("linkat", "int", ["int", "void *", "int", "void *", "int"]),
+    unlinkat: bindSymbol("unlinkat", "int", ["int", "void *", "int"]),
+    renameat: bindSymbol("renameat", "int", ["int", "void *", "int", "void *"]),
+    fchownat: bindSymbol("fchownat", "int", ["int", "void *", "uint", "uint", "int"]),
+    fchmod: bindSymbol("fchmod", "int", ["int", "uint"]),
+    fchmodat: bindSymbol("fchmodat", "int", ["int", "void *", "uint", "int"]),
+    utimensat: bindSymbol("utimensat", "int", ["int", "void *", "void *", "int"]),
+    ftruncate: bindSymbol("ftruncate", "int", ["int", "int64"]),
+    fsyncCall: bindSymbol("fsync", "int", ["int"]),
+    llistxattr: bindSymbol("llistxattr", "int64", ["void *", "void *", "size_t"]),
+    lgetxattr: bindSymbol("lgetxattr", "int64", ["void *", "void *", "void *", "size_t"]),
+    lsetxattr: bindSymbol("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"]),
+    lremovexattr: bindSymbol("lremovexattr", "int", ["void *", "void *"]),
+  } satisfies Record<string, NativeFunction>;
+  return functions;
+};
+let functions: ReturnType<typeof bindAll> | undefined;
+function libc(): NonNullable<typeof functions> {
+  functions ??= bindAll();
+  return functions;
 }
-type NativeCall = (...args: Parameters<NativeFunction>) => number;
 
-const openat = libc("openat", "int", ["int", "void *", "int", "uint"]);
-const syscall5 = libc("syscall", "int64", ["int64", "int64", "void *", "void *", "int64", "int64"]);
-const statx = libc("statx", "int", ["int", "void *", "int", "uint", "void *"]);
-const getdents = libc("getdents64", "int64", ["int", "void *", "size_t"]);
-const readCall = libc("read", "int64", ["int", "void *", "size_t"]);
-const preadCall = libc("pread", "int64", ["int", "void *", "size_t", "int64"]);
-const pwriteCall = libc("pwrite", "int64", ["int", "void *", "size_t", "int64"]);
-const closeCall = libc("close", "int", ["int"]);
-const lseek = libc("lseek", "int64", ["int", "int64", "int"]);
-const readlinkat = libc("readlinkat", "int64", ["int", "void *", "void *", "size_t"]);
-const mkdirat = libc("mkdirat", "int", ["int", "void *", "uint"]);
-const symlinkat = libc("symlinkat", "int", ["void *", "int", "void *"]);
-const mknodat = libc("mknodat", "int", ["int", "void *", "uint", "uint64"]);
-const linkat = libc("linkat", "int", ["int", "void *", "int", "void *", "int"]);
-const unlinkat = libc("unlinkat", "int", ["int", "void *", "int"]);
-const renameat = libc("renameat", "int", ["int", "void *", "int", "void *"]);
-const fchownat = libc("fchownat", "int", ["int", "void *", "uint", "uint", "int"]);
-const fchmod = libc("fchmod", "int", ["int", "uint"]);
-const fchmodat = libc("fchmodat", "int", ["int", "void *", "uint", "int"]);
-const utimensat = libc("utimensat", "int", ["int", "void *", "void *", "int"]);
-const ftruncate = libc("ftruncate", "int", ["int", "int64"]);
-const fsyncCall = libc("fsync", "int", ["int"]);
-const llistxattr = libc("llistxattr", "int64", ["void *", "void *", "size_t"]);
-const lgetxattr = libc("lgetxattr", "int64", ["void *", "void *", "void *", "size_t"]);
-const lsetxattr = libc("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"]);
-const lremovexattr = libc("lremovexattr", "int", ["void *", "void *"]);
+/** The result of a call as a number, -1 replaced by the negated errno. */
+function done(result: unknown): number {
+  const answer = Number(result);
+  return answer >= 0 ? answer : -lastErrno();
+}
 
 /** Opens `name` below a directory handle. @returns a handle to close, or -errno */
 export function openAt(directory: number, name: string, flags: number, mode = 0): number {
-  return openat(directory, cString(name), flags | openFlags.closeOnExec, mode);
+  return done(libc().openat(directory, cString(name), flags | openFlags.closeOnExec, mode));
 }
 
 const openHow = Buffer.alloc(24);
@@ -102,12 +108,12 @@ export function openBeneath(directory: number, path: string, flags: number, mode
   openHow.writeBigUInt64LE(BigInt(flags | openFlags.closeOnExec), 0);
   openHow.writeBigUInt64LE(BigInt(mode), 8);
   openHow.writeBigUInt64LE(BigInt(resolveNoMagicLinks | resolveNoSymlinks | resolveBeneath), 16);
-  return syscall5(openat2Number, directory, cString(path), openHow, openHow.length, 0);
+  return done(libc().syscall5(openat2Number, directory, cString(path), openHow, openHow.length, 0));
 }
 
 /** Closes a handle. @returns 0 or -errno; the handle is gone in either case */
 export function closeHandle(handle: number): number {
-  return closeCall(handle);
+  return done(libc().closeCall(handle));
 }
 
 /** What `statAt` found. Reused between calls: copy what must last. Integers up to 2^53; inode and device numbers are exact. */
@@ -181,12 +187,12 @@ const basicStats = 0x7ff;
 
 /** Looks at `name` below a directory handle, not following a symbolic link. @returns 0 or -errno */
 export function statAt(directory: number, name: string, target: FileStatus): number {
-  return statx(directory, cString(name), atSymlinkNoFollow, basicStats, target.raw);
+  return done(libc().statx(directory, cString(name), atSymlinkNoFollow, basicStats, target.raw));
 }
 
 /** Looks at an open file. @returns 0 or -errno */
 export function statHandle(handle: number, target: FileStatus): number {
-  return statx(handle, cString(""), atEmptyPath, basicStats, target.raw);
+  return done(libc().statx(handle, cString(""), atEmptyPath, basicStats, target.raw));
 }
 
 const direntBuffer = Buffer.alloc(65536);
@@ -199,7 +205,7 @@ const direntBuffer = Buffer.alloc(65536);
  */
 export function readNames(directory: number, names: string[], types?: number[]): number {
   for (;;) {
-    const got = getdents(directory, direntBuffer, direntBuffer.length);
+    const got = done(libc().getdents(directory, direntBuffer, direntBuffer.length));
     if (got <= 0) return got;
     for (let at = 0; at < got; ) {
       const recordBytes = direntBuffer.readUInt16LE(at + 16);
@@ -217,18 +223,18 @@ export function readNames(directory: number, names: string[], types?: number[]):
 
 /** Reads from the current position into all of `target`. @returns bytes read, 0 at the end, or -errno */
 export function readHandle(handle: number, target: Uint8Array): number {
-  return readCall(handle, target, target.length);
+  return done(libc().readCall(handle, target, target.length));
 }
 
 /** Reads at a position. @returns bytes read, 0 at the end, or -errno */
 export function readHandleAt(handle: number, target: Uint8Array, offsetBytes: number): number {
-  return preadCall(handle, target, target.length, offsetBytes);
+  return done(libc().preadCall(handle, target, target.length, offsetBytes));
 }
 
 /** Writes all of `data` at a position. @returns 0 or -errno */
 export function writeHandleAt(handle: number, data: Uint8Array, offsetBytes: number): number {
   for (let from = 0; from < data.length; ) {
-    const put = pwriteCall(handle, from === 0 ? data : data.subarray(from), data.length - from, offsetBytes + from);
+    const put = done(libc().pwriteCall(handle, from === 0 ? data : data.subarray(from), data.length - from, offsetBytes + from));
     if (put < 0) return put;
     from += put;
   }
@@ -237,40 +243,40 @@ export function writeHandleAt(handle: number, data: Uint8Array, offsetBytes: num
 
 /** Where data begins at or after an offset. @returns the offset; -ENXIO: only a hole is left; -EINVAL: not supported there */
 export function seekData(handle: number, offsetBytes: number): number {
-  return lseek(handle, offsetBytes, 3);
+  return done(libc().lseek(handle, offsetBytes, 3));
 }
 
 /** Where the next hole begins at or after an offset (the end of the file counts as one). @returns the offset or -errno */
 export function seekHole(handle: number, offsetBytes: number): number {
-  return lseek(handle, offsetBytes, 4);
+  return done(libc().lseek(handle, offsetBytes, 4));
 }
 
 /** Sets the read position. @returns the offset or -errno */
 export function seekTo(handle: number, offsetBytes: number): number {
-  return lseek(handle, offsetBytes, 0);
+  return done(libc().lseek(handle, offsetBytes, 0));
 }
 
 const linkBuffer = Buffer.alloc(65536);
 
 /** The target of a symbolic link as raw bytes, or -errno. */
 export function readLinkAt(directory: number, name: string): string | number {
-  const got = readlinkat(directory, cString(name), linkBuffer, linkBuffer.length);
+  const got = done(libc().readlinkat(directory, cString(name), linkBuffer, linkBuffer.length));
   return got < 0 ? got : linkBuffer.latin1Slice(0, got);
 }
 
 /** @returns 0 or -errno */
 export function makeDirectoryAt(directory: number, name: string, mode: number): number {
-  return mkdirat(directory, cString(name), mode);
+  return done(libc().mkdirat(directory, cString(name), mode));
 }
 
 /** @returns 0 or -errno */
 export function makeLinkAt(directory: number, name: string, target: string): number {
-  return symlinkat(cString(target, 1), directory, cString(name));
+  return done(libc().symlinkat(cString(target, 1), directory, cString(name)));
 }
 
 /** Makes a fifo, socket or device; `mode` carries the type. @returns 0 or -errno */
 export function makeNodeAt(directory: number, name: string, node: { mode: number; device: bigint }): number {
-  return mknodat(directory, cString(name), node.mode, node.device);
+  return done(libc().mknodat(directory, cString(name), node.mode, node.device));
 }
 
 /** A file by its directory handle and name. */
@@ -281,32 +287,32 @@ export interface Place {
 
 /** Gives an existing file a second name; does not follow links. @returns 0 or -errno */
 export function linkFile(from: Place, to: Place): number {
-  return linkat(from.directory, cString(from.name), to.directory, cString(to.name, 1), 0);
+  return done(libc().linkat(from.directory, cString(from.name), to.directory, cString(to.name, 1), 0));
 }
 
 /** Removes a name (an empty directory with `isDirectory`). @returns 0 or -errno */
 export function unlinkAt(directory: number, name: string, isDirectory = false): number {
-  return unlinkat(directory, cString(name), isDirectory ? 0x200 : 0);
+  return done(libc().unlinkat(directory, cString(name), isDirectory ? 0x200 : 0));
 }
 
 /** @returns 0 or -errno */
 export function renameFile(from: Place, to: Place): number {
-  return renameat(from.directory, cString(from.name), to.directory, cString(to.name, 1));
+  return done(libc().renameat(from.directory, cString(from.name), to.directory, cString(to.name, 1)));
 }
 
 /** Sets owner and group without following a link; an empty name means the handle itself. @returns 0 or -errno */
 export function chownAt(directory: number, name: string, owner: { uid: number; gid: number }): number {
-  return fchownat(directory, cString(name), owner.uid, owner.gid, atSymlinkNoFollow | (name === "" ? atEmptyPath : 0));
+  return done(libc().fchownat(directory, cString(name), owner.uid, owner.gid, atSymlinkNoFollow | (name === "" ? atEmptyPath : 0)));
 }
 
 /** Sets the permission bits of an open file. @returns 0 or -errno */
 export function chmodHandle(handle: number, mode: number): number {
-  return fchmod(handle, mode);
+  return done(libc().fchmod(handle, mode));
 }
 
 /** Sets the permission bits of a name that is known not to be a link (fchmodat follows). @returns 0 or -errno */
 export function chmodAt(directory: number, name: string, mode: number): number {
-  return fchmodat(directory, cString(name), mode, 0);
+  return done(libc().fchmodat(directory, cString(name), mode, 0));
 }
 
 const timesBuffer = Buffer.alloc(32);
@@ -320,7 +326,7 @@ const timesBuffer = Buffer.alloc(32);
 export function setTimesAt(directory: number, name: string, times: { atimeNs: bigint; mtimeNs: bigint }): number {
   writeTimespec(times.atimeNs, 0);
   writeTimespec(times.mtimeNs, 16);
-  return utimensat(directory, name === "" ? null : cString(name), timesBuffer, name === "" ? 0 : atSymlinkNoFollow);
+  return done(libc().utimensat(directory, name === "" ? null : cString(name), timesBuffer, name === "" ? 0 : atSymlinkNoFollow));
 }
 
 function writeTimespec(ns: bigint, at: number): void {
@@ -332,28 +338,28 @@ function writeTimespec(ns: bigint, at: number): void {
 
 /** Sets a file's length; what is added is a hole. @returns 0 or -errno */
 export function truncateHandle(handle: number, sizeBytes: number): number {
-  return ftruncate(handle, sizeBytes);
+  return done(libc().ftruncate(handle, sizeBytes));
 }
 
 /** @returns 0 once the file's data and metadata are on disk, or -errno */
 export function syncHandle(handle: number): number {
-  return fsyncCall(handle);
+  return done(libc().fsyncCall(handle));
 }
 
 const attributeNames = Buffer.alloc(65536);
 const attributeValue = Buffer.alloc(65536);
 
 /**
- * A short path to `name` below a directory handle, for calls that know no handles: it never exceeds PATH_MAX, and its last component is not
- * followed by the l… calls.
+ * A short path to `name` below a directory handle, for the attribute calls, which know no handles: it never exceeds PATH_MAX, and the last
+ * component is not followed. Slower than a plain path (the kernel resolves /proc), so use it where a path may be too long or must be safe.
  */
-function procPath(directory: number, name: string): string {
-  return directory === workingDirectory ? name : name === "" ? `/proc/self/fd/${directory}/.` : `/proc/self/fd/${directory}/${name}`;
+export function pathBelow(directory: number, name: string): string {
+  return `/proc/self/fd/${directory}/${name === "" ? "." : name}`;
 }
 
 /** Names of the extended attributes of a file, a link itself included; sorted. Empty where unsupported; -errno otherwise. */
-export function listAttributes(directory: number, name: string): readonly string[] | number {
-  const got = llistxattr(cString(procPath(directory, name)), attributeNames, attributeNames.length);
+export function listAttributes(path: string): readonly string[] | number {
+  const got = done(libc().llistxattr(cString(path), attributeNames, attributeNames.length));
   if (got === 0 || got === -(errno["EOPNOTSUPP"] ?? 95)) return noAttributes;
   if (got < 0) return got;
   return attributeNames.latin1Slice(0, got - 1).split("\0").sort();
@@ -361,17 +367,17 @@ export function listAttributes(directory: number, name: string): readonly string
 const noAttributes: readonly string[] = [];
 
 /** Value of an extended attribute (up to 64 KiB, the kernel's limit), or -errno. */
-export function readAttribute(directory: number, name: string, attribute: string): Buffer | number {
-  const got = lgetxattr(cString(procPath(directory, name)), cString(attribute, 1), attributeValue, attributeValue.length);
+export function readAttribute(path: string, attribute: string): Buffer | number {
+  const got = done(libc().lgetxattr(cString(path), cString(attribute, 1), attributeValue, attributeValue.length));
   return got < 0 ? got : Buffer.from(attributeValue.subarray(0, got));
 }
 
 /** @returns 0 or -errno */
-export function writeAttribute(place: Place, attribute: string, value: Uint8Array): number {
-  return lsetxattr(cString(procPath(place.directory, place.name)), cString(attribute, 1), value, value.length, 0);
+export function writeAttribute(path: string, attribute: string, value: Uint8Array): number {
+  return done(libc().lsetxattr(cString(path), cString(attribute, 1), value, value.length, 0));
 }
 
 /** @returns 0 or -errno */
-export function removeAttribute(place: Place, attribute: string): number {
-  return lremovexattr(cString(procPath(place.directory, place.name)), cString(attribute, 1));
+export function removeAttribute(path: string, attribute: string): number {
+  return done(libc().lremovexattr(cString(path), cString(attribute, 1)));
 }
