@@ -1,0 +1,84 @@
+/**
+ * A pool of worker threads that run one `*.worker.ts`. A worker that dies fails the pool, and with it the job, never the process.
+ */
+import { Worker } from "node:worker_threads";
+import { decodeFailure, Failure, type FailureRecord, toFailure } from "@granary/base/errors";
+
+/** What a worker says when it cannot go on; every pool's messages include it. */
+export interface WorkerFailed {
+  readonly kind: "failed";
+  readonly failure: FailureRecord;
+}
+
+export interface WorkerPoolOptions<Out extends { readonly kind: string }> {
+  readonly url: URL;
+  readonly workers: number;
+  /** Given to each worker as its `workerData`, with the worker's number as `worker`. */
+  readonly data: object;
+  /** Called for each message but failures; what it throws fails the pool. */
+  readonly onMessage: (worker: number, message: Out) => void;
+  /** Called once, with the first failure. */
+  readonly onFailure: (failure: Failure) => void;
+}
+
+export class WorkerPool<In, Out extends { readonly kind: string }> {
+  readonly #workers: Worker[] = [];
+  readonly #options: WorkerPoolOptions<Out>;
+  #failed = false;
+  #closing = false;
+
+  constructor(options: WorkerPoolOptions<Out>) {
+    this.#options = options;
+    for (let number = 0; number < options.workers; number++) this.#workers.push(this.#start(number));
+  }
+
+  get size(): number {
+    return this.#workers.length;
+  }
+
+  post(worker: number, message: In): void {
+    this.#workers[worker]?.postMessage(message);
+  }
+
+  postAll(message: In): void {
+    for (const worker of this.#workers) worker.postMessage(message);
+  }
+
+  /** Stops the threads at once, whatever they do. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  #start(number: number): Worker {
+    const worker = new Worker(this.#options.url, {
+      workerData: { ...this.#options.data, worker: number },
+      // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
+    worker.on("message", (message: Out | WorkerFailed) => {
+      if (this.#failed || this.#closing) return;
+      try {
+        if (isFailed(message)) this.#fail(decodeFailure(message.failure));
+        else this.#options.onMessage(number, message);
+      } catch (error) {
+        this.#fail(toFailure(error));
+      }
+    });
+    worker.on("error", (error) => this.#fail(toFailure(error)));
+    worker.on("exit", (code) => {
+      if (!this.#closing) this.#fail(new Failure("Bug", `Worker ${number} stopped unexpectedly with code ${code}`));
+    });
+    return worker;
+  }
+
+  #fail(failure: Failure): void {
+    if (this.#failed || this.#closing) return;
+    this.#failed = true;
+    this.#options.onFailure(failure);
+  }
+}
+
+function isFailed(message: { readonly kind: string }): message is WorkerFailed {
+  return message.kind === "failed";
+}
