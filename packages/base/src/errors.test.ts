@@ -55,3 +55,7 @@ test("encodeFailure() and decodeFailure() carry a failure through a message", ()
   );
   assert.equal(messageOf(arrived.cause), "EIO");
 });
+
+test("declareCodes() refuses a code that is taken", () => {
+  assert.throws(() => declareCodes({ TestBroken: { kind: "invalid", guidance: "" } }), /TestBroken: it is declared already/);
+});

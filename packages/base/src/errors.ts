@@ -34,9 +34,13 @@ const registry = new Map<string, CodeEntry>();
  * Declares a package's error codes. Call once per package, at module load.
  *
  * @returns the same table, typed, so that its keys can be used as the code type
+ * @throws TypeError when a code is declared twice, by whomever
  */
 export function declareCodes<const T extends Record<string, CodeEntry>>(codes: T): T {
-  for (const [code, entry] of Object.entries(codes)) registry.set(code, entry);
+  for (const [code, entry] of Object.entries(codes)) {
+    if (registry.has(code)) throw new TypeError(`Cannot declare the error code ${code}: it is declared already`);
+    registry.set(code, entry);
+  }
   return codes;
 }
 

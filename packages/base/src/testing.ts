@@ -1,5 +1,7 @@
-/** Doubles for the ports of this package. */
+/** Doubles for the ports of this package, and what tests need to know of the machine they run on. */
 
+import { accessSync, constants, statSync } from "node:fs";
+import { delimiter, join } from "node:path";
 import { cancelledBy } from "./cancel.ts";
 import type { Clock } from "./clock.ts";
 
@@ -97,4 +99,36 @@ export function fakeClock(startMs: number = Date.UTC(2026, 0, 1)): FakeClock {
 /** Lets every promise that is ready run, with the promises those make ready. */
 function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** The real programs that tests compare with, and the Debian package that has each. */
+export const neededTools: readonly { readonly name: string; readonly debianPackage: string }[] = [
+  { name: "restic", debianPackage: "restic" },
+  { name: "borg", debianPackage: "borgbackup" },
+  { name: "rclone", debianPackage: "rclone" },
+  { name: "getfattr", debianPackage: "attr" },
+  { name: "setfattr", debianPackage: "attr" },
+  { name: "getfacl", debianPackage: "acl" },
+  { name: "setfacl", debianPackage: "acl" },
+];
+
+/** The path of a program on the PATH, or `undefined`. */
+export function findTool(name: string): string | undefined {
+  const folders = (process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== "");
+  return folders.map((folder) => join(folder, name)).find((path) => isExecutable(path));
+}
+
+/** For the `skip` option of a test: the reason why it cannot run here, or `false` when all programs it needs are present. */
+export function skipWithout(...names: readonly string[]): string | false {
+  const missing = names.filter((name) => findTool(name) === undefined);
+  return missing.length === 0 ? false : `needs ${missing.join(", ")}`;
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
