@@ -50,7 +50,7 @@ const wanted = createHash("sha256")
 const found = existsSync(stampPath) ? readFileSync(stampPath, "utf8") : "";
 
 if (found !== wanted) {
-  const flags = ["ci", "--ignore-scripts", "--include=dev", "--include=optional", "--no-audit", "--no-fund"];
+  const flags = ["ci", "--ignore-scripts", "--include=dev", "--include=optional", "--no-audit", "--no-fund", "--loglevel=error"];
   const npm = process.env.npm_execpath; // absent when started by hand
   console.error(`bootstrap: ${found === "" ? "installing the dependencies" : "package-lock.json has changed, installing again"} (npm ci)`);
   const run = npm
