@@ -15,7 +15,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 
 enableCompileCache(join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "granary"));
-await import("./cli.js");
+await import(${JSON.stringify("./cli.js")});
 `;
 
 /** Entry name → source; throws when two workers would get one name. */
