@@ -7,6 +7,7 @@
  * that holds such a name is lost.
  */
 import { Failure } from "@granary/base/errors";
+import "../errors.ts";
 import { type ByteString, fromUtf8, toBytes, toUtf8OrEscaped, utf8LengthAt } from "./byte-string.ts";
 
 // ASCII without control characters, quote and backslash

@@ -15,6 +15,7 @@
  * @see restic design.rst, "Pack Format"
  */
 import { Failure, type FailureDetails } from "@granary/base/errors";
+import "../errors.ts";
 import { ID_BYTES, type PackId } from "./ids.ts";
 
 /** What a blob holds: a piece of a file, or a directory. */

@@ -10,31 +10,61 @@ const DAY_SECONDS = 86_400;
 const NS_PER_SECOND = 1_000_000_000n;
 const TWO_DIGITS: readonly string[] = Array.from({ length: 100 }, (_, n) => String(n).padStart(2, "0"));
 
+/** The longest text of a time, `2006-01-02T15:04:05.999999999Z`. */
+export const MAX_TIME_CHARS = 30;
+
 // Files of one folder mostly share a few days, so the last date is kept.
 let cachedDay = 0;
 let cachedDate = "1970-01-01T";
+const scratch = Buffer.alloc(MAX_TIME_CHARS);
 
 /** The text of an instant. @param nanos 0 to 999,999,999 */
 export function formatTime(seconds: number, nanos: number): string {
+  return scratch.latin1Slice(0, writeTime(scratch, 0, seconds, nanos));
+}
+
+/**
+ * Writes the text of an instant as ASCII; the caller makes sure of {@link MAX_TIME_CHARS} bytes of room.
+ *
+ * @returns the offset behind it
+ */
+export function writeTime(target: Uint8Array, at: number, seconds: number, nanos: number): number {
   const day = Math.floor(seconds / DAY_SECONDS);
   if (day !== cachedDay) {
     cachedDate = `${formatDate(day)}T`;
     cachedDay = day;
   }
-  const ofDay = seconds - day * DAY_SECONDS;
-  const hours = (ofDay / 3600) | 0;
-  const minutes = ((ofDay / 60) | 0) % 60;
-  const time = `${cachedDate}${TWO_DIGITS[hours] ?? ""}:${TWO_DIGITS[minutes] ?? ""}:${TWO_DIGITS[ofDay % 60] ?? ""}`;
-  return nanos === 0 ? `${time}Z` : `${time}.${formatFraction(nanos)}Z`;
+  for (let i = 0; i < 11; i++) target[at + i] = cachedDate.charCodeAt(i);
+  const ofDay = (seconds - day * DAY_SECONDS) | 0;
+  const minutes = (ofDay / 60) | 0;
+  writeTwoDigits(target, at + 11, (minutes / 60) | 0);
+  target[at + 13] = 0x3a;
+  writeTwoDigits(target, at + 14, minutes % 60);
+  target[at + 16] = 0x3a;
+  writeTwoDigits(target, at + 17, ofDay % 60);
+  at += 19;
+  if (nanos !== 0) at = writeFraction(target, at, nanos);
+  target[at] = 0x5a;
+  return at + 1;
 }
 
-function formatFraction(nanos: number): string {
-  let digits = 9;
-  while (nanos % 10 === 0) {
-    nanos /= 10;
-    digits--;
+function writeTwoDigits(target: Uint8Array, at: number, value: number): void {
+  const tens = (value / 10) | 0;
+  target[at] = 0x30 + tens;
+  target[at + 1] = 0x30 + value - tens * 10;
+}
+
+function writeFraction(target: Uint8Array, at: number, nanos: number): number {
+  target[at] = 0x2e;
+  let rest = nanos | 0;
+  for (let place = at + 9; place > at; place--) {
+    const next = (rest / 10) | 0;
+    target[place] = 0x30 + rest - next * 10;
+    rest = next;
   }
-  return String(nanos).padStart(digits, "0");
+  let last = at + 9;
+  while (target[last] === 0x30) last--;
+  return last + 1;
 }
 
 /** The text of an instant in nanoseconds since 1970. */
