@@ -3,7 +3,8 @@
  * and drives) implement it, and each runs the conformance suite of `@granary/engine/testing`.
  *
  * Invariants every adapter keeps:
- * - files are written once: `save` of an existing name with the same bytes succeeds, with other bytes fails with `StoreFileExists`;
+ * - files are written once: `save` of an existing name with the same bytes succeeds, with other bytes fails with `StoreFileExists`
+ *   (a server that cannot refuse may let a file whose content fits its name replace one whose content does not; never for config);
  * - when `save` resolves, the file is durable (survives power loss) and visible to `list`, `load` and `stat` of every client;
  * - a `save` that fails, or dies, never leaves a file under its final name that is not whole;
  * - calls may run concurrently.
@@ -12,7 +13,7 @@
 /** The kinds of file a repository holds. `config` is one file without a name of its own. */
 export type FileKind = "config" | "key" | "lock" | "snapshot" | "index" | "pack";
 
-/** One file of a repository. `name` is 64 lower-case hex digits, or empty for `config`. */
+/** One file of a repository. `name` is the SHA-256 of its bytes in lower-case hex (64 digits), or empty for `config`. */
 export interface FileRef {
   readonly kind: FileKind;
   readonly name: string;
@@ -42,8 +43,10 @@ export interface Store {
   /**
    * Writes one whole file durably.
    *
+   * Cancelled before the file has its name, it leaves nothing; after, the whole file. Whether bytes fit the name is not checked.
+   *
    * @param data not changed and not kept after the promise settles
-   * @throws StoreFileExists, StoreFull, StoreDenied, StoreUnavailable
+   * @throws StoreFileExists, StoreFull, StoreDenied, StoreUnavailable, InvalidArgument for a name that no file can have, Cancelled
    */
   save(ref: FileRef, data: Uint8Array, signal?: AbortSignal): Promise<void>;
 
@@ -65,7 +68,9 @@ export interface Store {
 
   /**
    * Sets a file aside where no reader finds it, for repair, which never deletes. Adapters that cannot do so are without it.
-   * After it, `stat` throws StoreFileNotFound.
+   * After it, `stat` throws StoreFileNotFound, and the name can be saved anew.
+   *
+   * @throws StoreFileNotFound, StoreDenied, StoreUnavailable
    */
   quarantine?(ref: FileRef): Promise<void>;
 
