@@ -404,18 +404,21 @@ async function mountSmall(t: TestContext, options: string): Promise<string | und
 
 /** Mounts an empty folder through rclone, whose mounts know no links; undefined, with the test skipped, where that is not possible. */
 async function mountWithoutLinks(t: TestContext): Promise<string | undefined> {
-  const folder = await makeFolder(t);
+  const folder = await mkdtemp(join(tmpdir(), "granary-mount-"));
   const mounted = join(folder, "mounted");
   for (const name of ["files", "mounted", "cache"]) await mkdir(join(folder, name));
   const flags = ["--daemon", "--vfs-cache-mode", "writes", "--cache-dir", join(folder, "cache"), "--config", "/dev/null"];
   try {
     await run("rclone", ["mount", join(folder, "files"), mounted, ...flags], { timeout: 30_000 });
   } catch {
+    await rm(folder, { recursive: true });
     t.skip("RCLONE OR FUSE IS MISSING: a file system without hard links was not tested");
     return undefined;
   }
-  // The mount's process ends with the mount.
-  t.after(() => run("fusermount", ["-u", "-z", mounted]));
+  t.after(async () => {
+    await run("fusermount", ["-u", mounted]); // ends the mount's process, too
+    await rm(folder, { recursive: true });
+  });
   return mounted;
 }
 
