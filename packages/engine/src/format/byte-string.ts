@@ -9,6 +9,24 @@ import { isUtf8 } from "node:buffer";
 /** A string in which each char code, 0 to 255, is one raw byte. */
 export type ByteString = string;
 
+// The methods are declared on Buffer only, but work on any Uint8Array; making a Buffer of it first would cost more than the slice.
+const bufferMethods = Buffer.prototype as Buffer & { hexSlice(start: number, end: number): string }; // any, and not all declared
+
+/** The bytes from `start` to `end` as a string of one character each. */
+export function sliceLatin1(bytes: Uint8Array, start: number, end: number): ByteString {
+  return bufferMethods.latin1Slice.call(bytes, start, end);
+}
+
+/** The text that the bytes from `start` to `end` hold in UTF-8; bytes that are none become U+FFFD. */
+export function sliceUtf8(bytes: Uint8Array, start: number, end: number): string {
+  return bufferMethods.utf8Slice.call(bytes, start, end);
+}
+
+/** The bytes from `start` to `end` in lower-case hex. */
+export function sliceHex(bytes: Uint8Array, start: number, end: number): string {
+  return bufferMethods.hexSlice.call(bytes, start, end);
+}
+
 /** Whether every character is below 0x80, so that bytes and text are the same. */
 export function isAscii(value: ByteString): boolean {
   for (let i = 0; i < value.length; i++) if (value.charCodeAt(i) > 0x7f) return false;
@@ -22,7 +40,7 @@ export function fromUtf8(text: string): ByteString {
 
 /** The bytes as a `ByteString`; a copy. */
 export function fromBytes(bytes: Uint8Array): ByteString {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).latin1Slice();
+  return sliceLatin1(bytes, 0, bytes.length);
 }
 
 /** The raw bytes; the caller owns them. */

@@ -50,7 +50,22 @@ test("unquoteGo() reads octal and upper-case hex, which Go reads too", () => {
 });
 
 test("unquoteGo() refuses what Go refuses", () => {
-  for (const wrong of ['"', "a\nb", "\\", "\\q", "\\'", "\\x1", "\\xgg", "\\u12", "\\ud800", "\\U00110000", "\\U0000dfff", "\\400", "\\08", 'x\\n"']) {
+  for (const wrong of [
+    '"',
+    "a\nb",
+    "\\",
+    "\\q",
+    "\\'",
+    "\\x1",
+    "\\xgg",
+    "\\u12",
+    "\\ud800",
+    "\\U00110000",
+    "\\U0000dfff",
+    "\\400",
+    "\\08",
+    'x\\n"',
+  ]) {
     assert.throws(() => unquoteGo(wrong), { code: "TreeInvalid" }, wrong);
   }
 });

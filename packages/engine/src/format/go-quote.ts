@@ -103,5 +103,8 @@ function unescape(match: RegExpExecArray, quoted: ByteString): ByteString {
 }
 
 function invalidQuote(quoted: ByteString, found: string): Failure {
-  return new Failure("TreeInvalid", `Cannot read name "${toUtf8OrEscaped(quoted.slice(0, 300))}": found ${found}, a name quoted as in Go needed`);
+  return new Failure(
+    "TreeInvalid",
+    `Cannot read name "${toUtf8OrEscaped(quoted.slice(0, 300))}": found ${found}, a name quoted as in Go needed`,
+  );
 }

@@ -6,9 +6,20 @@ import { blobIdOf, bytesOfId, hexOf, parseBlobId, parsePackId, readHex, writeHex
 test("parseBlobId() takes 64 lower-case hex characters and nothing else", () => {
   const hex = randomBytes(32).toString("hex");
   assert.equal(parseBlobId(hex), hex);
-  const wrong = ["", hex.slice(1), `${hex}0`, hex.toUpperCase().replace(/[0-9]/g, "A"), `${hex.slice(1)}g`, `${hex.slice(1)}\n`, `../${hex.slice(3)}`];
+  const wrong = [
+    "",
+    hex.slice(1),
+    `${hex}0`,
+    hex.toUpperCase().replace(/[0-9]/g, "A"),
+    `${hex.slice(1)}g`,
+    `${hex.slice(1)}\n`,
+    `../${hex.slice(3)}`,
+  ];
   for (const text of wrong) assert.throws(() => parseBlobId(text), { code: "InvalidArgument" }, text);
-  assert.throws(() => parsePackId("x".repeat(5000)), (error: Error) => error.message.length < 250 && error.message.includes("pack id"));
+  assert.throws(
+    () => parsePackId("x".repeat(5000)),
+    (error: Error) => error.message.length < 250 && error.message.includes("pack id"),
+  );
 });
 
 test("hexOf(), writeHex() and readHex() agree with Buffer at any offset", () => {

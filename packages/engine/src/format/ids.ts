@@ -5,6 +5,7 @@
  * live in packed tables and buffers. A blob's id is the hash of its plain content, all others are the hash of the stored file.
  */
 import { Failure } from "@granary/base/errors";
+import { sliceHex } from "./byte-string.ts";
 
 declare const kindOfId: unique symbol;
 type Id<Kind extends string> = string & { readonly [kindOfId]: Kind };
@@ -32,9 +33,13 @@ export function isId(text: string): boolean {
 function brand<T extends Id<string>>(kind: string, text: string): T {
   if (!isId(text)) {
     const found = text.length > 80 ? `${text.slice(0, 80)}…` : text;
-    throw new Failure("InvalidArgument", `Cannot read ${kind} id "${found}": ${text.length} characters found, 64 lower-case hex characters needed`, {
-      details: { kind },
-    });
+    throw new Failure(
+      "InvalidArgument",
+      `Cannot read ${kind} id "${found}": ${text.length} characters found, 64 lower-case hex characters needed`,
+      {
+        details: { kind },
+      },
+    );
   }
   return text as T;
 }
@@ -79,11 +84,11 @@ for (let value = 0; value < 16; value++) DIGIT_VALUE[value.toString(16).charCode
 
 /** The 64 hex characters of the 32 bytes at `offset`. The caller makes sure that they are there. */
 export function hexOf(bytes: Uint8Array, offset = 0): string {
-  // Buffer's own hexSlice is quicker than string building from about 20 bytes on
-  return Buffer.prototype.hexSlice.call(bytes, offset, offset + ID_BYTES);
+  return sliceHex(bytes, offset, offset + ID_BYTES);
 }
 
 /** Writes the 32 bytes at `offset` of `bytes` as 64 hex characters to `target` at `at`. The caller makes sure of the room. */
+// oxlint-disable-next-line max-params -- called for each id of an index, where an object for the arguments would cost more than the work
 export function writeHex(target: Uint8Array, at: number, bytes: Uint8Array, offset = 0): void {
   for (let i = 0; i < ID_BYTES; i++) {
     const byte = bytes[offset + i] ?? 0;
@@ -97,6 +102,7 @@ export function writeHex(target: Uint8Array, at: number, bytes: Uint8Array, offs
  *
  * @returns false when one of them is not a lower-case hex digit or `source` ends before; `target` then holds rubbish
  */
+// oxlint-disable-next-line max-params -- as writeHex
 export function readHex(source: Uint8Array, at: number, target: Uint8Array, offset = 0): boolean {
   if (at + ID_CHARS > source.length) return false;
   let wrong = 0;

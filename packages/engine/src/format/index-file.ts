@@ -13,21 +13,22 @@
  */
 import { Failure } from "@granary/base/errors";
 import "../errors.ts";
-import { fromUtf8, toUtf8OrEscaped } from "./byte-string.ts";
+import { fromUtf8, sliceUtf8, toUtf8OrEscaped } from "./byte-string.ts";
 import { ByteSink, writeDigits } from "./byte-sink.ts";
 import { ID_BYTES, ID_CHARS, readHex, writeHex } from "./ids.ts";
 import {
   CLOSE_ARRAY,
   CLOSE_OBJECT,
   COMMA,
+  isTokenAt,
+  NULL_START,
   OPEN_ARRAY,
   OPEN_OBJECT,
   QUOTE,
   skipColon,
+  skipKey,
   skipSpace,
-  skipString,
   skipValue,
-  sliceUtf8,
 } from "./json-scan.ts";
 import { type HeaderEntry, MAX_PACK_BYTES, readUint32, SEAL_BYTES, writeUint32 } from "./pack.ts";
 
@@ -120,19 +121,24 @@ function writePart(target: Uint8Array, at: number, part: Uint8Array): number {
   return at + part.length;
 }
 
+/** A blob as {@link scanIndex} gives it: one object for all, so take what is needed before the visit ends. */
+export interface IndexBlob {
+  /** 32 bytes. */
+  readonly id: Uint8Array;
+  readonly isTree: boolean;
+  /** Where the sealed blob begins in its pack. It ends below 2^32. */
+  readonly offsetBytes: number;
+  /** Bytes of the sealed blob, at least 32. */
+  readonly sealedBytes: number;
+  /** Bytes before compression, or 0 when it is not compressed. */
+  readonly plainBytes: number;
+}
+
 /** Told what an index file holds, in its order. */
 export interface IndexVisitor {
   /** A pack begins; the blobs that follow, until the next one, lie in it. @param packId 32 bytes, valid during the call only */
   pack(packId: Uint8Array): void;
-  /**
-   * A blob.
-   *
-   * @param id 32 bytes, valid during the call only
-   * @param offset where the sealed blob begins in its pack; `offset + length` is below 2^32
-   * @param length bytes of the sealed blob, at least 32
-   * @param plainLength bytes before compression, or 0 when it is not compressed
-   */
-  blob(id: Uint8Array, isTree: boolean, offset: number, length: number, plainLength: number): void;
+  blob(blob: IndexBlob): void;
 }
 
 /**
@@ -144,10 +150,9 @@ export interface IndexVisitor {
  * @throws IndexInvalid; what comes before the fault has been visited
  */
 export function scanIndex(bytes: Uint8Array, visitor: IndexVisitor): void {
-  const end = bytes.length;
-  const start = skipSpace(bytes, 0, end);
+  const start = skipSpace(bytes, 0);
   const at = bytes[start] === OPEN_ARRAY ? scanPacks(bytes, start, visitor) : scanOuter(bytes, start, visitor);
-  if (skipSpace(bytes, at, end) !== end) throw notIndex(bytes, at, "the end");
+  if (skipSpace(bytes, at) !== bytes.length) throw notIndex(bytes, at, "the end");
 }
 
 const PACKS = Buffer.from('"packs"', "latin1");
@@ -160,47 +165,36 @@ const PLAIN = Buffer.from('"uncompressed_length"', "latin1");
 const DATA = Buffer.from('"data"', "latin1");
 const TREE = Buffer.from('"tree"', "latin1");
 
-const NULL_START = 0x6e;
-
-function isAt(bytes: Uint8Array, start: number, part: Uint8Array): boolean {
-  for (let i = 0; i < part.length; i++) if (bytes[start + i] !== part[i]) return false;
-  return true;
-}
-
-function isToken(bytes: Uint8Array, start: number, end: number, token: Uint8Array): boolean {
-  return end - start === token.length && isAt(bytes, start, token);
-}
-
 /** Offset of the first member of an object, or of its closing brace. */
 function enterObject(bytes: Uint8Array, at: number): number {
   if (bytes[at] !== OPEN_OBJECT) throw notIndex(bytes, at, "an object");
-  return skipSpace(bytes, at + 1, bytes.length);
+  return skipSpace(bytes, at + 1);
 }
 
 /** From behind a member or element: the offset of the next one, or of the closing bracket. */
 function nextMember(bytes: Uint8Array, at: number, close: number): number {
-  at = skipSpace(bytes, at, bytes.length);
+  at = skipSpace(bytes, at);
   if (bytes[at] === close) return at;
   if (bytes[at] !== COMMA) throw notIndex(bytes, at, "a comma or a closing bracket");
-  at = skipSpace(bytes, at + 1, bytes.length);
+  at = skipSpace(bytes, at + 1);
   if (bytes[at] === close) throw notIndex(bytes, at, "a value");
   return at;
 }
 
 function passKey(bytes: Uint8Array, at: number): number {
-  const keyEnd = bytes[at] === QUOTE ? skipString(bytes, at + 1, bytes.length) : -1;
+  const keyEnd = skipKey(bytes, at);
   if (keyEnd < 0) throw notIndex(bytes, at, "a field");
   return keyEnd;
 }
 
 function passColon(bytes: Uint8Array, at: number): number {
-  const valueAt = skipColon(bytes, at, bytes.length);
+  const valueAt = skipColon(bytes, at);
   if (valueAt < 0) throw notIndex(bytes, at, "a colon");
   return valueAt;
 }
 
 function passValue(bytes: Uint8Array, at: number): number {
-  const valueEnd = skipValue(bytes, at, bytes.length, 4);
+  const valueEnd = skipValue(bytes, at, 4);
   if (valueEnd < 0) throw notIndex(bytes, at, "a JSON value");
   return valueEnd;
 }
@@ -212,7 +206,7 @@ function scanOuter(bytes: Uint8Array, start: number, visitor: IndexVisitor): num
     const keyAt = at;
     const keyEnd = passKey(bytes, at);
     const valueAt = passColon(bytes, keyEnd);
-    if (!isToken(bytes, keyAt, keyEnd, PACKS)) at = passValue(bytes, valueAt);
+    if (!isTokenAt(bytes, keyAt, PACKS)) at = passValue(bytes, valueAt);
     else if (found) throw notIndex(bytes, keyAt, '"packs" only once');
     else {
       found = true;
@@ -227,7 +221,7 @@ function scanOuter(bytes: Uint8Array, start: number, visitor: IndexVisitor): num
 function scanPacks(bytes: Uint8Array, start: number, visitor: IndexVisitor): number {
   if (bytes[start] === NULL_START) return passValue(bytes, start);
   if (bytes[start] !== OPEN_ARRAY) throw notIndex(bytes, start, "an array of packs");
-  let at = skipSpace(bytes, start + 1, bytes.length);
+  let at = skipSpace(bytes, start + 1);
   while (bytes[at] !== CLOSE_ARRAY) {
     at = scanPack(bytes, at, visitor);
     at = nextMember(bytes, at, CLOSE_ARRAY);
@@ -252,13 +246,13 @@ function scanPack(bytes: Uint8Array, start: number, visitor: IndexVisitor): numb
     const keyAt = at;
     const keyEnd = passKey(bytes, at);
     const valueAt = passColon(bytes, keyEnd);
-    if (isToken(bytes, keyAt, keyEnd, ID)) {
+    if (isTokenAt(bytes, keyAt, ID)) {
       if (hasId) throw notIndex(bytes, keyAt, "a pack's id only once");
       hasId = true;
       readId(bytes, valueAt);
       visitor.pack(idScratch);
       at = valueAt + ID_CHARS + 2;
-    } else if (isToken(bytes, keyAt, keyEnd, BLOBS)) {
+    } else if (isTokenAt(bytes, keyAt, BLOBS)) {
       if (hasBlobs) throw notIndex(bytes, keyAt, "a pack's blobs only once");
       hasBlobs = true;
       if (hasId) at = scanBlobs(bytes, valueAt, visitor);
@@ -277,12 +271,12 @@ function scanPack(bytes: Uint8Array, start: number, visitor: IndexVisitor): numb
 function scanBlobs(bytes: Uint8Array, start: number, visitor: IndexVisitor): number {
   if (bytes[start] === NULL_START) return passValue(bytes, start);
   if (bytes[start] !== OPEN_ARRAY) throw notIndex(bytes, start, "an array of blobs");
-  let at = skipSpace(bytes, start + 1, bytes.length);
+  let at = skipSpace(bytes, start + 1);
   while (bytes[at] !== CLOSE_ARRAY) {
     if (!readPlainBlob(bytes, at)) readAnyBlob(bytes, at);
     checkRange(bytes, at);
-    visitor.blob(idScratch, blob.isTree, blob.offset, blob.length, blob.plainLength);
-    at = blob.end;
+    visitor.blob(blob);
+    at = blobEnd;
     // the common case first
     if (bytes[at] === COMMA && bytes[at + 1] === OPEN_OBJECT) at++;
     else at = nextMember(bytes, at, CLOSE_ARRAY);
@@ -290,37 +284,38 @@ function scanBlobs(bytes: Uint8Array, start: number, visitor: IndexVisitor): num
   return at + 1;
 }
 
-// The blob that was read last; its id is in idScratch. Fields of one object cost no allocation.
-const blob = { isTree: false, offset: 0, length: 0, plainLength: 0, end: 0 };
+// The blob that was read last, and the offset behind it.
+const blob = { id: idScratch, isTree: false, offsetBytes: 0, sealedBytes: 0, plainBytes: 0 };
+let blobEnd = 0;
 
 function checkRange(bytes: Uint8Array, at: number): void {
-  if (blob.length < SEAL_BYTES) throw notIndex(bytes, at, `a blob of at least ${SEAL_BYTES} bytes`);
-  if (blob.offset + blob.length > MAX_PACK_BYTES) throw notIndex(bytes, at, `a blob that ends at most at ${MAX_PACK_BYTES}`);
-  if (blob.plainLength > MAX_PACK_BYTES) throw notIndex(bytes, at, `an uncompressed length of at most ${MAX_PACK_BYTES}`);
+  if (blob.sealedBytes < SEAL_BYTES) throw notIndex(bytes, at, `a blob of at least ${SEAL_BYTES} bytes`);
+  if (blob.offsetBytes + blob.sealedBytes > MAX_PACK_BYTES) throw notIndex(bytes, at, `a blob that ends at most at ${MAX_PACK_BYTES}`);
+  if (blob.plainBytes > MAX_PACK_BYTES) throw notIndex(bytes, at, `an uncompressed length of at most ${MAX_PACK_BYTES}`);
 }
 
 /** Reads a blob written exactly as restic and {@link encodeIndex} do. @returns false, having done nothing that lasts, otherwise */
 function readPlainBlob(bytes: Uint8Array, start: number): boolean {
-  if (!isAt(bytes, start, ENTRY_HEAD)) return false;
+  if (!isTokenAt(bytes, start, ENTRY_HEAD)) return false;
   let at = start + ENTRY_HEAD.length;
   if (!readHex(bytes, at, idScratch)) return false;
   at += ID_CHARS;
   blob.isTree = bytes[at + 10] === 0x74; // the t of tree
-  if (!isAt(bytes, at, blob.isTree ? TREE_TO_OFFSET : DATA_TO_OFFSET)) return false;
+  if (!isTokenAt(bytes, at, blob.isTree ? TREE_TO_OFFSET : DATA_TO_OFFSET)) return false;
   at = readNumber(bytes, at + DATA_TO_OFFSET.length);
-  if (at < 0 || !isAt(bytes, at, TO_LENGTH)) return false;
-  blob.offset = lastNumber;
+  if (at < 0 || !isTokenAt(bytes, at, TO_LENGTH)) return false;
+  blob.offsetBytes = lastNumber;
   at = readNumber(bytes, at + TO_LENGTH.length);
   if (at < 0) return false;
-  blob.length = lastNumber;
-  blob.plainLength = 0;
+  blob.sealedBytes = lastNumber;
+  blob.plainBytes = 0;
   if (bytes[at] === COMMA) {
-    if (!isAt(bytes, at, TO_PLAIN)) return false;
+    if (!isTokenAt(bytes, at, TO_PLAIN)) return false;
     at = readNumber(bytes, at + TO_PLAIN.length);
     if (at < 0) return false;
-    blob.plainLength = lastNumber;
+    blob.plainBytes = lastNumber;
   }
-  blob.end = at + 1;
+  blobEnd = at + 1;
   return bytes[at] === CLOSE_OBJECT;
 }
 
@@ -347,28 +342,29 @@ function readAnyBlob(bytes: Uint8Array, start: number): void {
   let at = enterObject(bytes, start);
   let hasId = false;
   let hasType = false;
-  blob.offset = -1;
-  blob.length = -1;
-  blob.plainLength = 0;
+  blob.offsetBytes = -1;
+  blob.sealedBytes = -1;
+  blob.plainBytes = 0;
   while (bytes[at] !== CLOSE_OBJECT) {
     const keyAt = at;
     const keyEnd = passKey(bytes, at);
     const valueAt = passColon(bytes, keyEnd);
     at = passValue(bytes, valueAt);
-    if (isToken(bytes, keyAt, keyEnd, ID)) {
+    if (isTokenAt(bytes, keyAt, ID)) {
       readId(bytes, valueAt);
       hasId = true;
-    } else if (isToken(bytes, keyAt, keyEnd, TYPE)) {
-      blob.isTree = isToken(bytes, valueAt, at, TREE);
-      if (!blob.isTree && !isToken(bytes, valueAt, at, DATA)) throw notIndex(bytes, valueAt, '"data" or "tree"');
+    } else if (isTokenAt(bytes, keyAt, TYPE)) {
+      blob.isTree = isTokenAt(bytes, valueAt, TREE);
+      if (!blob.isTree && !isTokenAt(bytes, valueAt, DATA)) throw notIndex(bytes, valueAt, '"data" or "tree"');
       hasType = true;
-    } else if (isToken(bytes, keyAt, keyEnd, OFFSET)) blob.offset = readWhole(bytes, valueAt, at);
-    else if (isToken(bytes, keyAt, keyEnd, LENGTH)) blob.length = readWhole(bytes, valueAt, at);
-    else if (isToken(bytes, keyAt, keyEnd, PLAIN) && bytes[valueAt] !== NULL_START) blob.plainLength = readWhole(bytes, valueAt, at);
+    } else if (isTokenAt(bytes, keyAt, OFFSET)) blob.offsetBytes = readWhole(bytes, valueAt, at);
+    else if (isTokenAt(bytes, keyAt, LENGTH)) blob.sealedBytes = readWhole(bytes, valueAt, at);
+    else if (isTokenAt(bytes, keyAt, PLAIN) && bytes[valueAt] !== NULL_START) blob.plainBytes = readWhole(bytes, valueAt, at);
     at = nextMember(bytes, at, CLOSE_OBJECT);
   }
-  if (!hasId || !hasType || blob.offset < 0 || blob.length < 0) throw notIndex(bytes, start, "a blob with id, type, offset and length");
-  blob.end = at + 1;
+  if (!hasId || !hasType || blob.offsetBytes < 0 || blob.sealedBytes < 0)
+    throw notIndex(bytes, start, "a blob with id, type, offset and length");
+  blobEnd = at + 1;
 }
 
 function readWhole(bytes: Uint8Array, start: number, end: number): number {

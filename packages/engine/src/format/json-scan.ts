@@ -1,9 +1,10 @@
 /**
  * Walking over JSON bytes without building values: for trees and indexes, which are too large and too many for `JSON.parse`.
  *
- * Each function takes the bytes, where to begin and where the readable part ends, and returns the offset behind what it passed, or -1
- * when the bytes are no valid JSON there (truncated included). The grammar is RFC 8259 in full; that strings are valid UTF-8 is not checked.
+ * Each function takes the bytes and where to begin, and returns the offset behind what it passed, or -1 when there is no valid JSON
+ * there (truncated included). The grammar is RFC 8259 in full; that strings are valid UTF-8 is not checked.
  */
+import { sliceLatin1, sliceUtf8 } from "./byte-string.ts";
 
 /** How deep values may nest. The format itself needs four levels; `generic_attributes` may hold anything. */
 export const MAX_DEPTH = 64;
@@ -16,6 +17,12 @@ export const BACKSLASH = 0x5c;
 export const CLOSE_ARRAY = 0x5d;
 export const OPEN_OBJECT = 0x7b;
 export const CLOSE_OBJECT = 0x7d;
+/** The n of null; no other value begins with it. */
+export const NULL_START = 0x6e;
+
+const NULL = Buffer.from("null", "latin1");
+const TRUE = Buffer.from("true", "latin1");
+const FALSE = Buffer.from("false", "latin1");
 
 // What ends the quick run through a string: quote, backslash, control characters.
 const STOPS_STRING = new Uint8Array(256);
@@ -24,31 +31,30 @@ STOPS_STRING[QUOTE] = 1;
 STOPS_STRING[BACKSLASH] = 1;
 
 /** Passes white space; never -1. */
-export function skipSpace(bytes: Uint8Array, at: number, end: number): number {
-  while (at < end) {
+export function skipSpace(bytes: Uint8Array, at: number): number {
+  for (; at < bytes.length; at++) {
     const byte = bytes[at];
     if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) break;
-    at++;
   }
   return at;
 }
 
 /** Passes the rest of a string, from behind its opening quote to behind its closing one. */
-export function skipString(bytes: Uint8Array, at: number, end: number): number {
+export function skipString(bytes: Uint8Array, at: number): number {
+  const end = bytes.length;
   for (;;) {
     while (at < end && STOPS_STRING[bytes[at] ?? 0] === 0) at++;
     if (at >= end) return -1;
     const byte = bytes[at];
     if (byte === QUOTE) return at + 1;
     if (byte !== BACKSLASH) return -1;
-    at = skipEscape(bytes, at + 1, end);
+    at = skipEscape(bytes, at + 1);
     if (at < 0) return -1;
   }
 }
 
-function skipEscape(bytes: Uint8Array, at: number, end: number): number {
-  if (at >= end) return -1;
-  switch (bytes[at]) {
+function skipEscape(bytes: Uint8Array, at: number): number {
+  switch (bytes[at] ?? 0) {
     case QUOTE:
     case BACKSLASH:
     case 0x2f: // /
@@ -59,7 +65,6 @@ function skipEscape(bytes: Uint8Array, at: number, end: number): number {
     case 0x74: // t
       return at + 1;
     case 0x75: // u
-      if (at + 5 > end) return -1;
       for (let i = 1; i <= 4; i++) if (!isHexDigit(bytes[at + i] ?? 0)) return -1;
       return at + 5;
     default:
@@ -72,98 +77,93 @@ function isHexDigit(byte: number): boolean {
 }
 
 /** Passes any value, which must begin at `at` exactly. @param depth levels around it */
-export function skipValue(bytes: Uint8Array, at: number, end: number, depth: number): number {
-  if (at >= end) return -1;
-  switch (bytes[at]) {
+export function skipValue(bytes: Uint8Array, at: number, depth: number): number {
+  switch (bytes[at] ?? 0) {
     case QUOTE:
-      return skipString(bytes, at + 1, end);
+      return skipString(bytes, at + 1);
     case OPEN_OBJECT:
-      return depth >= MAX_DEPTH ? -1 : skipObject(bytes, at + 1, end, depth + 1);
+      return depth >= MAX_DEPTH ? -1 : skipObject(bytes, at + 1, depth + 1);
     case OPEN_ARRAY:
-      return depth >= MAX_DEPTH ? -1 : skipArray(bytes, at + 1, end, depth + 1);
-    case 0x6e: // n
-      return skipWord(bytes, at, end, "null");
+      return depth >= MAX_DEPTH ? -1 : skipArray(bytes, at + 1, depth + 1);
+    case NULL_START:
+      return skipToken(bytes, at, NULL);
     case 0x74: // t
-      return skipWord(bytes, at, end, "true");
+      return skipToken(bytes, at, TRUE);
     case 0x66: // f
-      return skipWord(bytes, at, end, "false");
+      return skipToken(bytes, at, FALSE);
     default:
-      return skipNumber(bytes, at, end);
+      return skipNumber(bytes, at);
   }
 }
 
-/** Passes `word` when it stands at `at`. */
-export function skipWord(bytes: Uint8Array, at: number, end: number, word: string): number {
-  if (at + word.length > end) return -1;
-  for (let i = 0; i < word.length; i++) if (bytes[at + i] !== word.charCodeAt(i)) return -1;
-  return at + word.length;
+/** Passes `token` when it stands at `at`. Of a string, quotes included, this is a whole match. */
+export function skipToken(bytes: Uint8Array, at: number, token: Uint8Array): number {
+  return isTokenAt(bytes, at, token) ? at + token.length : -1;
 }
 
-function skipArray(bytes: Uint8Array, start: number, end: number, depth: number): number {
-  let at = skipSpace(bytes, start, end);
-  if (bytes[at] === CLOSE_ARRAY && at < end) return at + 1;
+/** Whether `token` stands at `at`. */
+export function isTokenAt(bytes: Uint8Array, at: number, token: Uint8Array): boolean {
+  if (at + token.length > bytes.length) return false;
+  for (let i = 0; i < token.length; i++) if (bytes[at + i] !== token[i]) return false;
+  return true;
+}
+
+function skipArray(bytes: Uint8Array, start: number, depth: number): number {
+  let at = skipSpace(bytes, start);
+  if (bytes[at] === CLOSE_ARRAY) return at + 1;
   for (;;) {
-    at = skipValue(bytes, at, end, depth);
+    at = skipValue(bytes, at, depth);
     if (at < 0) return -1;
-    if (at < end && bytes[at] === COMMA) at++;
-    else {
-      at = skipSpace(bytes, at, end);
-      if (at >= end) return -1;
-      if (bytes[at] === CLOSE_ARRAY) return at + 1;
-      if (bytes[at] !== COMMA) return -1;
-      at++;
-    }
-    at = skipSpace(bytes, at, end);
+    at = skipSpace(bytes, at);
+    if (bytes[at] === CLOSE_ARRAY) return at + 1;
+    if (bytes[at] !== COMMA) return -1;
+    at = skipSpace(bytes, at + 1);
   }
 }
 
-function skipObject(bytes: Uint8Array, start: number, end: number, depth: number): number {
-  let at = skipSpace(bytes, start, end);
-  if (bytes[at] === CLOSE_OBJECT && at < end) return at + 1;
+function skipObject(bytes: Uint8Array, start: number, depth: number): number {
+  let at = skipSpace(bytes, start);
+  if (bytes[at] === CLOSE_OBJECT) return at + 1;
   for (;;) {
-    if (at >= end || bytes[at] !== QUOTE) return -1;
-    at = skipString(bytes, at + 1, end);
+    at = skipKey(bytes, at);
     if (at < 0) return -1;
-    at = skipColon(bytes, at, end);
+    at = skipColon(bytes, at);
     if (at < 0) return -1;
-    at = skipValue(bytes, at, end, depth);
+    at = skipValue(bytes, at, depth);
     if (at < 0) return -1;
-    at = skipSpace(bytes, at, end);
-    if (at >= end) return -1;
+    at = skipSpace(bytes, at);
     if (bytes[at] === CLOSE_OBJECT) return at + 1;
     if (bytes[at] !== COMMA) return -1;
-    at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, at + 1);
   }
+}
+
+/** Passes a key with its quotes. */
+export function skipKey(bytes: Uint8Array, at: number): number {
+  return bytes[at] === QUOTE ? skipString(bytes, at + 1) : -1;
 }
 
 /** Passes a colon with the white space around it, from behind a key to the value. */
-export function skipColon(bytes: Uint8Array, at: number, end: number): number {
-  at = skipSpace(bytes, at, end);
-  return at < end && bytes[at] === COLON ? skipSpace(bytes, at + 1, end) : -1;
+export function skipColon(bytes: Uint8Array, at: number): number {
+  at = skipSpace(bytes, at);
+  return bytes[at] === COLON ? skipSpace(bytes, at + 1) : -1;
 }
 
-function skipNumber(bytes: Uint8Array, at: number, end: number): number {
+function skipNumber(bytes: Uint8Array, at: number): number {
   if (bytes[at] === 0x2d) at++;
-  if (at < end && bytes[at] === 0x30) at++;
-  else {
-    at = skipDigits(bytes, at, end);
-    if (at < 0) return -1;
-  }
-  if (at < end && bytes[at] === 0x2e) {
-    at = skipDigits(bytes, at + 1, end);
-    if (at < 0) return -1;
-  }
-  if (at < end && (bytes[at] === 0x65 || bytes[at] === 0x45)) {
+  at = bytes[at] === 0x30 ? at + 1 : skipDigits(bytes, at);
+  if (at >= 0 && bytes[at] === 0x2e) at = skipDigits(bytes, at + 1);
+  if (at >= 0 && (bytes[at] === 0x65 || bytes[at] === 0x45)) {
     at++;
-    if (at < end && (bytes[at] === 0x2b || bytes[at] === 0x2d)) at++;
-    at = skipDigits(bytes, at, end);
+    if (bytes[at] === 0x2b || bytes[at] === 0x2d) at++;
+    at = skipDigits(bytes, at);
   }
   return at;
 }
 
-function skipDigits(bytes: Uint8Array, start: number, end: number): number {
+function skipDigits(bytes: Uint8Array, start: number): number {
   let at = start;
-  while (at < end && isDigit(bytes[at] ?? 0)) at++;
+  while (isDigit(bytes[at] ?? 0)) at++;
   return at === start ? -1 : at;
 }
 
@@ -199,16 +199,6 @@ export function readUint64(bytes: Uint8Array, start: number, end: number): numbe
   const value = BigInt(sliceLatin1(bytes, start, end));
   if (value > MAX_UINT64) return -1;
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
-}
-
-/** The bytes from `start` to `end` as a string of one character each. */
-export function sliceLatin1(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.prototype.latin1Slice.call(bytes, start, end);
-}
-
-/** The text that the bytes from `start` to `end` hold in UTF-8; bytes that are none become U+FFFD. */
-export function sliceUtf8(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.prototype.utf8Slice.call(bytes, start, end);
 }
 
 /**

@@ -35,12 +35,15 @@ test("escapeJsonBytes() agrees with quoteJson() on UTF-8, and replaces each othe
 });
 
 test("parseExact() keeps integers that a double cannot hold", () => {
-  assert.deepEqual(parseExact('{"a":9007199254740991,"b":9007199254740993,"c":[18446744073709551615,-9007199254740993],"d":1.5,"e":1e300}'), {
-    a: 9007199254740991,
-    b: 9007199254740993n,
-    c: [18446744073709551615n, -9007199254740993n],
-    d: 1.5,
-    e: 1e300,
-  });
+  assert.deepEqual(
+    parseExact('{"a":9007199254740991,"b":9007199254740993,"c":[18446744073709551615,-9007199254740993],"d":1.5,"e":1e300}'),
+    {
+      a: 9007199254740991,
+      b: 9007199254740993n,
+      c: [18446744073709551615n, -9007199254740993n],
+      d: 1.5,
+      e: 1e300,
+    },
+  );
   assert.throws(() => parseExact('{"a":'), SyntaxError);
 });

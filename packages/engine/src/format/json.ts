@@ -9,11 +9,8 @@ import { type ByteString, utf8LengthAt } from "./byte-string.ts";
 /** A value that {@link parseExact} gives. */
 export type JsonValue = string | number | bigint | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must be escaped
 const UNSAFE_IN_TEXT = /["\\<>&\u0000-\u001f\u2028\u2029\ud800-\udfff]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must be escaped
 const ESCAPED_IN_TEXT = /["\\<>&\u0000-\u001f\u2028\u2029]|\p{Cs}/gu;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must be escaped
 const SAFE_BYTES = /^[^"\\<>&\u0000-\u001f\u0080-\u00ff]*$/;
 
 /** A text as a JSON string with its quotes. Lone surrogates become `\ufffd`. */
@@ -64,7 +61,8 @@ const INTEGER = /^-?\d+$/;
  * @throws SyntaxError, as `JSON.parse`; callers turn it into the failure of the file they read
  */
 export function parseExact(text: string): JsonValue {
-  return JSON.parse(text, reviveExact);
+  const value: unknown = JSON.parse(text, reviveExact);
+  return value as JsonValue; // JSON has nothing else
 }
 
 function reviveExact(_key: string, value: unknown, context?: { readonly source?: string }): unknown {

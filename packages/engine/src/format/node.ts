@@ -94,9 +94,12 @@ export function writeNodeHead(sink: ByteSink, head: NodeHead): void {
   sink.writeLatin1(PLAIN_NAME.test(head.name) ? head.name : escapeJsonBytes(quoteGo(head.name)));
   sink.writeLatin1(TYPE_AND_MODE[head.type]);
   writeNumber(sink, ',"mode":', head.mode);
-  writeTimeField(sink, ',"mtime":"', head.mtimeSeconds, head.mtimeNanos);
-  writeTimeField(sink, '","atime":"', head.atimeSeconds, head.atimeNanos);
-  writeTimeField(sink, '","ctime":"', head.ctimeSeconds, head.ctimeNanos);
+  sink.writeLatin1(',"mtime":"');
+  writeTimeText(sink, head.mtimeSeconds, head.mtimeNanos);
+  sink.writeLatin1('","atime":"');
+  writeTimeText(sink, head.atimeSeconds, head.atimeNanos);
+  sink.writeLatin1('","ctime":"');
+  writeTimeText(sink, head.ctimeSeconds, head.ctimeNanos);
   sink.writeLatin1('","uid":');
   sink.writeInteger(head.uid);
   sink.writeLatin1(',"gid":');
@@ -123,8 +126,7 @@ function writeNumber(sink: ByteSink, key: string, value: Uint64): void {
   sink.writeInteger(value);
 }
 
-function writeTimeField(sink: ByteSink, key: string, seconds: number, nanos: number): void {
-  sink.writeLatin1(key);
+function writeTimeText(sink: ByteSink, seconds: number, nanos: number): void {
   sink.reserve(MAX_TIME_CHARS);
   sink.length = writeTime(sink.bytes, sink.length, seconds, nanos);
 }
@@ -194,11 +196,11 @@ export function writeNode(sink: ByteSink, node: TreeNode): void {
 
 const scratch = new ByteSink();
 
-/** A node's head as {@link writeNodeHead} writes it; the caller owns the bytes. */
-export function encodeNodeHead(head: NodeHead): Buffer {
+/** A node's head as {@link writeNodeHead} writes it: UTF-8 bytes in a string, which is the quickest and smallest way to keep many. */
+export function encodeNodeHead(head: NodeHead): ByteString {
   scratch.reset();
   writeNodeHead(scratch, head);
-  return scratch.copy();
+  return scratch.bytes.latin1Slice(0, scratch.length);
 }
 
 /** A whole node as {@link writeNode} writes it; the caller owns the bytes. */

@@ -5,7 +5,7 @@
  */
 import { Failure } from "@granary/base/errors";
 import "../errors.ts";
-import { type ByteString, fromBytes, fromUtf8, toUtf8OrEscaped } from "./byte-string.ts";
+import { type ByteString, fromBytes, fromUtf8, sliceLatin1, sliceUtf8, toUtf8OrEscaped } from "./byte-string.ts";
 import { unquoteGo } from "./go-quote.ts";
 import { ID_BYTES, ID_CHARS, readHex } from "./ids.ts";
 import {
@@ -13,6 +13,8 @@ import {
   CLOSE_ARRAY,
   CLOSE_OBJECT,
   COMMA,
+  isTokenAt,
+  NULL_START,
   OPEN_ARRAY,
   OPEN_OBJECT,
   QUOTE,
@@ -20,11 +22,9 @@ import {
   readText,
   readUint64,
   skipColon,
+  skipKey,
   skipSpace,
-  skipString,
   skipValue,
-  sliceLatin1,
-  sliceUtf8,
 } from "./json-scan.ts";
 import { isNodeType, type NodeType } from "./mode.ts";
 import { type ExtendedAttribute, type TreeNode, type Uint64, ZERO_TIME_SECONDS } from "./node.ts";
@@ -55,46 +55,52 @@ const FIELDS = [
   "subtree",
   "error",
 ] as const;
-const FIELD_BYTES: readonly Uint8Array[] = FIELDS.map((field) => Buffer.from(field, "latin1"));
+const FIELD_TOKENS: readonly Uint8Array[] = FIELDS.map((field) => Buffer.from(`"${field}"`, "latin1"));
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** A field's value: valid JSON, but for numbers that may be too large, from `start` to `end`. One object serves all fields of a node. */
+interface Value {
+  readonly bytes: Uint8Array;
+  field: string;
+  start: number;
+  end: number;
+}
 
 /**
  * Reads the node that fills the bytes from `start` to `end`.
  *
  * Fields may come in any order; of one that comes twice the last counts; `null` stands for an absent one. The node is a plain object
- * and holds no view of `bytes`. An empty object fails as any other without a name does.
+ * and holds no view of `bytes`.
  *
  * @throws TreeInvalid when it is no JSON object, a field has another type or range, or the name is no name
  */
-export function parseNode(bytes: Uint8Array, start: number, end: number): TreeNode {
+export function parseNode(bytes: Uint8Array, start = 0, end: number = bytes.length): TreeNode {
   const node = emptyNode();
-  let at = skipSpace(bytes, start, end);
-  if (at >= end || bytes[at] !== OPEN_OBJECT) throw notJson(bytes, start, at, end);
-  at = skipSpace(bytes, at + 1, end);
+  const value: Value = { bytes, field: "", start: 0, end: 0 };
+  if (bytes[start] !== OPEN_OBJECT) throw notNode(bytes, start);
+  let at = skipSpace(bytes, start + 1);
   let next = 0;
   let rawTarget: ByteString | undefined;
   for (;;) {
-    if (at >= end || bytes[at] !== QUOTE) throw notJson(bytes, start, at, end);
-    const keyEnd = skipString(bytes, at + 1, end);
-    const valueAt = keyEnd < 0 ? -1 : skipColon(bytes, keyEnd, end);
-    const valueEnd = valueAt < 0 ? -1 : skipValue(bytes, valueAt, end, 1);
-    if (valueEnd < 0) throw notJson(bytes, start, at, end);
-    const field = findField(bytes, at + 1, keyEnd - 1, next);
-    if (field >= 0) {
+    const keyEnd = skipKey(bytes, at);
+    value.start = keyEnd < 0 ? -1 : skipColon(bytes, keyEnd);
+    value.end = value.start < 0 ? -1 : skipValue(bytes, value.start, 1);
+    if (value.end < 0) throw notNode(bytes, at);
+    const field = findField(bytes, at, next);
+    if (field >= 0 && bytes[value.start] !== NULL_START) {
       next = field + 1;
-      // only null begins with an n
-      if (bytes[valueAt] !== 0x6e) {
-        if (FIELDS[field] === "linktarget_raw") rawTarget = fromBytes(readBase64(bytes, valueAt, valueEnd, "linktarget_raw"));
-        else readField(node, field, bytes, valueAt, valueEnd);
-      }
+      value.field = FIELDS[field] ?? "";
+      // it wins over "linktarget", wherever it stands
+      if (value.field === "linktarget_raw") rawTarget = fromBytes(readBase64(value));
+      else readField(node, value);
     }
-    at = skipSpace(bytes, valueEnd, end);
-    if (at < end && bytes[at] === CLOSE_OBJECT) break;
-    if (at >= end || bytes[at] !== COMMA) throw notJson(bytes, start, at, end);
-    at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, value.end);
+    if (bytes[at] === CLOSE_OBJECT) break;
+    if (bytes[at] !== COMMA) throw notNode(bytes, at);
+    at = skipSpace(bytes, at + 1);
   }
-  if (skipSpace(bytes, at + 1, end) !== end) throw notJson(bytes, start, at + 1, end);
+  if (at + 1 !== end) throw notNode(bytes, at + 1);
   if (rawTarget !== undefined) node.linkTarget = rawTarget;
   checkNodeName(node.name);
   return node;
@@ -120,7 +126,7 @@ function emptyNode(): Writable<TreeNode> {
     size: 0,
     links: 0,
     linkTarget: "",
-    extendedAttributes: [],
+    extendedAttributes: NO_ATTRIBUTES,
     genericAttributes: "",
     device: 0,
     content: null,
@@ -129,91 +135,91 @@ function emptyNode(): Writable<TreeNode> {
   };
 }
 
-function findField(bytes: Uint8Array, start: number, end: number, from: number): number {
-  for (let i = 0; i < FIELDS.length; i++) {
-    const field = (from + i) % FIELDS.length;
-    if (isKey(bytes, start, end, FIELD_BYTES[field])) return field;
-  }
+const NO_ATTRIBUTES: readonly ExtendedAttribute[] = [];
+
+function findField(bytes: Uint8Array, at: number, from: number): number {
+  for (let i = from; i < FIELD_TOKENS.length; i++) if (isFieldAt(bytes, at, i)) return i;
+  for (let i = 0; i < from; i++) if (isFieldAt(bytes, at, i)) return i;
   return -1;
 }
 
-function isKey(bytes: Uint8Array, start: number, end: number, key: Uint8Array | undefined): boolean {
-  if (key === undefined || key.length !== end - start) return false;
-  for (let i = 0; i < key.length; i++) if (bytes[start + i] !== key[i]) return false;
-  return true;
+function isFieldAt(bytes: Uint8Array, at: number, field: number): boolean {
+  const token = FIELD_TOKENS[field];
+  return token !== undefined && isTokenAt(bytes, at, token);
 }
 
-function readField(node: Writable<TreeNode>, field: number, bytes: Uint8Array, start: number, end: number): void {
-  switch (FIELDS[field]) {
+function readField(node: Writable<TreeNode>, value: Value): void {
+  switch (value.field) {
     case "name":
-      node.name = readName(bytes, start, end);
+      node.name = readName(value.bytes, value.start, value.end);
       break;
     case "type":
-      node.type = readType(bytes, start, end);
+      node.type = readType(value);
       break;
     case "mode":
-      node.mode = readUint32Field(bytes, start, end, "mode");
+      node.mode = readUint32Field(value);
       break;
     case "mtime":
-      readTimeField(bytes, start, end, "mtime");
+      readTimeField(value);
       node.mtimeSeconds = lastTime.seconds;
       node.mtimeNanos = lastTime.nanos;
       break;
     case "atime":
-      readTimeField(bytes, start, end, "atime");
+      readTimeField(value);
       node.atimeSeconds = lastTime.seconds;
       node.atimeNanos = lastTime.nanos;
       break;
     case "ctime":
-      readTimeField(bytes, start, end, "ctime");
+      readTimeField(value);
       node.ctimeSeconds = lastTime.seconds;
       node.ctimeNanos = lastTime.nanos;
       break;
     case "uid":
-      node.uid = readUint32Field(bytes, start, end, "uid");
+      node.uid = readUint32Field(value);
       break;
     case "gid":
-      node.gid = readUint32Field(bytes, start, end, "gid");
+      node.gid = readUint32Field(value);
       break;
     case "user":
-      node.user = readString(bytes, start, end, "user");
+      lastUser = readRepeated(value, lastUser);
+      node.user = lastUser;
       break;
     case "group":
-      node.group = readString(bytes, start, end, "group");
+      lastGroup = readRepeated(value, lastGroup);
+      node.group = lastGroup;
       break;
     case "inode":
-      node.inode = readUint64Field(bytes, start, end, "inode");
+      node.inode = readUint64Field(value);
       break;
     case "device_id":
-      node.deviceId = readUint64Field(bytes, start, end, "device_id");
+      node.deviceId = readUint64Field(value);
       break;
     case "size":
-      node.size = readUint64Field(bytes, start, end, "size");
+      node.size = readUint64Field(value);
       break;
     case "links":
-      node.links = readUint64Field(bytes, start, end, "links");
+      node.links = readUint64Field(value);
       break;
     case "linktarget":
-      node.linkTarget = fromUtf8(readString(bytes, start, end, "linktarget"));
+      node.linkTarget = fromUtf8(readString(value));
       break;
     case "extended_attributes":
-      node.extendedAttributes = readExtendedAttributes(bytes, start, end);
+      node.extendedAttributes = readExtendedAttributes(value);
       break;
     case "generic_attributes":
-      if (bytes[start] !== OPEN_OBJECT) throw wrongValue(bytes, start, end, "generic_attributes", "an object");
-      node.genericAttributes = sliceUtf8(bytes, start, end);
+      node.genericAttributes = readObject(value);
       break;
     case "device":
-      node.device = readUint64Field(bytes, start, end, "device");
+      node.device = readUint64Field(value);
       break;
     case "content":
-      node.content = readContent(bytes, start, end);
+      node.content = readContent(value);
       break;
     case "subtree":
-      node.subtree = readSubtree(bytes, start, end);
+      node.subtree = readSubtree(value);
       break;
     case "error":
-      node.error = readString(bytes, start, end, "error");
+      node.error = readString(value);
       break;
   }
 }
@@ -225,7 +231,7 @@ function readField(node: Writable<TreeNode>, field: number, bytes: Uint8Array, s
  * @throws TreeInvalid
  */
 export function readName(bytes: Uint8Array, start: number, end: number): ByteString {
-  if (bytes[start] !== QUOTE) throw wrongValue(bytes, start, end, "name", "a string");
+  if (bytes[start] !== QUOTE) throw wrongValue({ bytes, field: "name", start, end }, "a string");
   for (let at = start + 1; at < end - 1; at++) {
     const byte = bytes[at] ?? 0;
     if (byte === BACKSLASH || byte >= 0x7f) return unquoteGo(fromUtf8(readText(bytes, start, end)));
@@ -236,61 +242,102 @@ export function readName(bytes: Uint8Array, start: number, end: number): ByteStr
 /** Refuses what names nothing inside its directory. @throws TreeInvalid */
 export function checkNodeName(name: ByteString): void {
   if (name === "" || name === "." || name === ".." || name.includes("/") || name.includes("\0")) {
-    throw new Failure("TreeInvalid", `Cannot read tree: found an entry named "${toUtf8OrEscaped(name.slice(0, 300))}", which is no file name`);
+    throw new Failure(
+      "TreeInvalid",
+      `Cannot read tree: found an entry named "${toUtf8OrEscaped(name.slice(0, 300))}", which is no file name`,
+    );
   }
 }
 
-function readString(bytes: Uint8Array, start: number, end: number, field: string): string {
-  if (bytes[start] !== QUOTE) throw wrongValue(bytes, start, end, field, "a string");
-  return readText(bytes, start, end);
+function readString(value: Value): string {
+  if (value.bytes[value.start] !== QUOTE) throw wrongValue(value, "a string");
+  return readText(value.bytes, value.start, value.end);
 }
 
-function readType(bytes: Uint8Array, start: number, end: number): NodeType {
-  const type = readString(bytes, start, end, "type");
-  if (!isNodeType(type)) throw wrongValue(bytes, start, end, "type", "file, dir, symlink, dev, chardev, fifo, socket or irregular");
+// Users and groups are few, so most nodes say the same as the one before; comparing is quicker than making another string.
+let lastUser = "";
+let lastGroup = "";
+
+function readRepeated(value: Value, last: string): string {
+  const { bytes, start } = value;
+  if (last.length !== value.end - start - 2 || bytes[start] !== QUOTE) return readString(value);
+  for (let i = 0; i < last.length; i++) {
+    const byte = bytes[start + 1 + i] ?? 0;
+    if (byte !== last.charCodeAt(i) || byte >= 0x80 || byte === BACKSLASH) return readString(value);
+  }
+  return last;
+}
+
+const FILE = Buffer.from('"file"', "latin1");
+
+function readType(value: Value): NodeType {
+  if (isTokenAt(value.bytes, value.start, FILE)) return "file";
+  const type = readString(value);
+  if (!isNodeType(type)) throw wrongValue(value, "file, dir, symlink, dev, chardev, fifo, socket or irregular");
   return type;
 }
 
-function readUint32Field(bytes: Uint8Array, start: number, end: number, field: string): number {
-  const value = readInteger(bytes, start, end);
-  if (value < 0 || value > 0xffffffff) throw wrongValue(bytes, start, end, field, "a whole number below 2^32");
-  return value;
+function readUint32Field(value: Value): number {
+  const number = readInteger(value.bytes, value.start, value.end);
+  if (number < 0 || number > 0xffffffff) throw wrongValue(value, "a whole number below 2^32");
+  return number;
 }
 
-function readUint64Field(bytes: Uint8Array, start: number, end: number, field: string): Uint64 {
-  const value = readUint64(bytes, start, end);
-  if (value < 0) throw wrongValue(bytes, start, end, field, "a whole number below 2^64");
-  return value;
+function readUint64Field(value: Value): Uint64 {
+  const number = readUint64(value.bytes, value.start, value.end);
+  if (number < 0) throw wrongValue(value, "a whole number below 2^64");
+  return number;
 }
 
-function readTimeField(bytes: Uint8Array, start: number, end: number, field: string): void {
-  if (bytes[start] !== QUOTE || !readTime(bytes, start + 1, end - 1)) throw wrongValue(bytes, start, end, field, "a time");
+function readTimeField(value: Value): void {
+  const { bytes, start, end } = value;
+  if (bytes[start] !== QUOTE || !readTime(bytes, start + 1, end - 1)) throw wrongValue(value, "a time");
 }
 
-function readSubtree(bytes: Uint8Array, start: number, end: number): Uint8Array {
+function readObject(value: Value): string {
+  if (value.bytes[value.start] !== OPEN_OBJECT) throw wrongValue(value, "an object");
+  return sliceUtf8(value.bytes, value.start, value.end);
+}
+
+function readSubtree(value: Value): Uint8Array {
+  const { bytes, start, end } = value;
   const id = new Uint8Array(ID_BYTES);
   if (bytes[start] !== QUOTE || end - start !== ID_CHARS + 2 || !readHex(bytes, start + 1, id)) {
-    throw wrongValue(bytes, start, end, "subtree", "64 hex characters");
+    throw wrongValue(value, "64 lower-case hex characters");
   }
   return id;
 }
 
-function readContent(bytes: Uint8Array, start: number, end: number): Uint8Array {
-  if (bytes[start] !== OPEN_ARRAY) throw wrongValue(bytes, start, end, "content", "an array of ids");
-  // each id takes at least its characters, two quotes and a comma or bracket, so this cannot be more than half of what is there
+/**
+ * Reads the content of a node alone, when its head has been recognized.
+ *
+ * @param at behind the head, that is behind `"content":`
+ * @returns ids as in {@link TreeNode}; the caller owns them
+ * @throws TreeInvalid
+ */
+export function parseNodeContent(bytes: Uint8Array, at: number): Uint8Array | null {
+  const end = skipValue(bytes, at, 1);
+  if (end < 0) throw notNode(bytes, at);
+  return bytes[at] === NULL_START ? null : readContent({ bytes, field: "content", start: at, end });
+}
+
+function readContent(value: Value): Uint8Array {
+  const { bytes, start, end } = value;
+  if (bytes[start] !== OPEN_ARRAY) throw wrongValue(value, "an array of ids");
+  // an id takes its characters, two quotes, and a comma or the closing bracket, so this is room for all, and less than what was read
   const ids = new Uint8Array(Math.floor((end - start) / (ID_CHARS + 3)) * ID_BYTES);
-  let count = 0;
-  let at = skipSpace(bytes, start + 1, end);
+  let written = 0;
+  let at = skipSpace(bytes, start + 1);
   while (bytes[at] !== CLOSE_ARRAY) {
-    if (bytes[at] !== QUOTE || bytes[at + ID_CHARS + 1] !== QUOTE || !readHex(bytes, at + 1, ids, count * ID_BYTES)) {
-      throw wrongValue(bytes, at, end, "content", "an array of ids");
+    if (bytes[at] !== QUOTE || bytes[at + ID_CHARS + 1] !== QUOTE || !readHex(bytes, at + 1, ids, written)) {
+      throw wrongValue({ ...value, start: at }, "an array of ids");
     }
-    count++;
+    written += ID_BYTES;
     // that commas are where they belong was seen by skipValue
-    at = skipSpace(bytes, at + ID_CHARS + 2, end);
-    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, at + ID_CHARS + 2);
+    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
   }
-  return count * ID_BYTES === ids.length ? ids : ids.slice(0, count * ID_BYTES);
+  return written === ids.length ? ids : ids.slice(0, written);
 }
 
 const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
@@ -299,32 +346,42 @@ function isBase64(text: string): boolean {
   return text.length % 4 === 0 && BASE64.test(text);
 }
 
-function readBase64(bytes: Uint8Array, start: number, end: number, field: string): Uint8Array {
-  const text = readString(bytes, start, end, field);
-  if (!isBase64(text)) throw wrongValue(bytes, start, end, field, "base64");
+function readBase64(value: Value): Uint8Array {
+  const text = readString(value);
+  if (!isBase64(text)) throw wrongValue(value, "base64");
   return new Uint8Array(Buffer.from(text, "base64"));
 }
 
-function readExtendedAttributes(bytes: Uint8Array, start: number, end: number): readonly ExtendedAttribute[] {
+function readExtendedAttributes(value: Value): readonly ExtendedAttribute[] {
   // rare and small, and skipValue has seen that this is JSON
-  const list: unknown = JSON.parse(sliceUtf8(bytes, start, end));
-  if (!Array.isArray(list)) throw wrongValue(bytes, start, end, "extended_attributes", "an array");
+  const list: unknown = JSON.parse(sliceUtf8(value.bytes, value.start, value.end));
+  if (!Array.isArray(list)) throw wrongValue(value, "an array");
   return list.map((item: unknown): ExtendedAttribute => {
-    if (typeof item === "object" && item !== null && "name" in item && typeof item.name === "string") {
-      const value = "value" in item ? item.value : null;
-      if (value === null) return { name: item.name, value: new Uint8Array(0) };
-      if (typeof value === "string" && isBase64(value)) return { name: item.name, value: new Uint8Array(Buffer.from(value, "base64")) };
-    }
-    throw wrongValue(bytes, start, end, "extended_attributes", "names with values in base64");
+    const attribute = findAttribute(item);
+    if (attribute === undefined) throw wrongValue(value, "names with values in base64");
+    return attribute;
   });
 }
 
-function wrongValue(bytes: Uint8Array, start: number, end: number, field: string, needed: string): Failure {
-  const found = sliceUtf8(bytes, start, Math.min(end, start + 80));
-  return new Failure("TreeInvalid", `Cannot read tree: field "${field}" of an entry is ${toUtf8OrEscaped(fromUtf8(found))}, ${needed} needed`);
+function findAttribute(item: unknown): ExtendedAttribute | undefined {
+  if (typeof item !== "object" || item === null || !("name" in item) || typeof item.name !== "string") return undefined;
+  const value = "value" in item ? item.value : null;
+  if (value === null) return { name: item.name, value: new Uint8Array(0) };
+  return typeof value === "string" && isBase64(value)
+    ? { name: item.name, value: new Uint8Array(Buffer.from(value, "base64")) }
+    : undefined;
 }
 
-function notJson(bytes: Uint8Array, start: number, at: number, end: number): Failure {
-  const found = at < end ? `"${toUtf8OrEscaped(fromUtf8(sliceUtf8(bytes, at, Math.min(end, at + 20))))}"` : "the end";
-  return new Failure("TreeInvalid", `Cannot read tree: entry at byte ${start} is no JSON object: found ${found} at byte ${at}`);
+function wrongValue(value: Value, needed: string): Failure {
+  const found = sliceUtf8(value.bytes, value.start, Math.min(value.end, value.start + 80));
+  return new Failure(
+    "TreeInvalid",
+    `Cannot read tree: field "${value.field}" of an entry is ${toUtf8OrEscaped(fromUtf8(found))}, ${needed} needed`,
+  );
+}
+
+function notNode(bytes: Uint8Array, at: number): Failure {
+  const end = Math.min(bytes.length, at + 20);
+  const found = at < end ? `"${toUtf8OrEscaped(fromUtf8(sliceUtf8(bytes, at, end)))}"` : "the end";
+  return new Failure("TreeInvalid", `Cannot read tree: found ${found} at byte ${at} of ${bytes.length}, an entry as a JSON object needed`);
 }

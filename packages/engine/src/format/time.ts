@@ -28,6 +28,7 @@ export function formatTime(seconds: number, nanos: number): string {
  *
  * @returns the offset behind it
  */
+// oxlint-disable-next-line max-params -- called three times for each file, where an object for the arguments would cost more than the work
 export function writeTime(target: Uint8Array, at: number, seconds: number, nanos: number): number {
   const day = Math.floor(seconds / DAY_SECONDS);
   if (day !== cachedDay) {

@@ -7,21 +7,21 @@
  */
 import { Failure, toFailure } from "@granary/base/errors";
 import "../errors.ts";
-import { type ByteString, fromUtf8, toUtf8OrEscaped } from "./byte-string.ts";
+import { type ByteString, fromUtf8, sliceUtf8, toUtf8OrEscaped } from "./byte-string.ts";
 import { ByteSink } from "./byte-sink.ts";
 import {
   CLOSE_ARRAY,
   CLOSE_OBJECT,
   COMMA,
+  isTokenAt,
+  NULL_START,
   OPEN_ARRAY,
   OPEN_OBJECT,
-  QUOTE,
   skipColon,
+  skipKey,
   skipSpace,
-  skipString,
+  skipToken,
   skipValue,
-  skipWord,
-  sliceUtf8,
 } from "./json-scan.ts";
 import { type TreeNode, writeNode } from "./node.ts";
 import { checkNodeName, readName } from "./parse-node.ts";
@@ -48,61 +48,55 @@ export function scanTree(
   visit: (name: ByteString, start: number, end: number) => void,
   options: ScanTreeOptions = {},
 ): void {
-  const end = bytes.length;
-  let at = skipSpace(bytes, 0, end);
+  let at = skipSpace(bytes, 0);
   if (bytes[at] !== OPEN_OBJECT) throw notTree(bytes, at);
-  at = skipSpace(bytes, at + 1, end);
+  at = skipSpace(bytes, at + 1);
   let found = false;
   for (;;) {
-    const keyAt = at;
-    const keyEnd = bytes[at] === QUOTE ? skipString(bytes, at + 1, end) : -1;
-    at = keyEnd < 0 ? -1 : skipColon(bytes, keyEnd, end);
-    if (at < 0) throw notTree(bytes, keyAt);
-    if (keyEnd - keyAt === 7 && skipWord(bytes, keyAt, end, '"nodes"') > 0) {
-      if (found) throw notTree(bytes, keyAt);
+    const keyEnd = skipKey(bytes, at);
+    const valueAt = keyEnd < 0 ? -1 : skipColon(bytes, keyEnd);
+    if (valueAt < 0) throw notTree(bytes, at);
+    if (isTokenAt(bytes, at, NODES)) {
+      if (found) throw notTree(bytes, at);
       found = true;
-      at = scanNodes(bytes, at, visit, options);
-    } else {
-      const valueAt = at;
-      at = skipValue(bytes, at, end, 1);
-      if (at < 0) throw notTree(bytes, valueAt);
-    }
-    at = skipSpace(bytes, at, end);
+      at = bytes[valueAt] === OPEN_ARRAY ? scanNodes(bytes, valueAt, { visit, ...options }) : skipToken(bytes, valueAt, NULL);
+    } else at = skipValue(bytes, valueAt, 1);
+    if (at < 0) throw notTree(bytes, valueAt);
+    at = skipSpace(bytes, at);
     if (bytes[at] === CLOSE_OBJECT) break;
     if (bytes[at] !== COMMA) throw notTree(bytes, at);
-    at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, at + 1);
   }
-  at = skipSpace(bytes, at + 1, end);
-  if (!found || at !== end) throw notTree(bytes, at);
+  at = skipSpace(bytes, at + 1);
+  if (!found || at !== bytes.length) throw notTree(bytes, at);
 }
 
-function scanNodes(
-  bytes: Uint8Array,
-  start: number,
-  visit: (name: ByteString, start: number, end: number) => void,
-  options: ScanTreeOptions,
-): number {
-  const end = bytes.length;
-  const afterNull = skipWord(bytes, start, end, "null");
-  if (afterNull > 0) return afterNull;
-  if (bytes[start] !== OPEN_ARRAY) throw notTree(bytes, start);
-  let at = skipSpace(bytes, start + 1, end);
+const NODES = Buffer.from('"nodes"', "latin1");
+const NAME = Buffer.from('"name"', "latin1");
+const NULL = Buffer.from("null", "latin1");
+
+interface Scan extends ScanTreeOptions {
+  readonly visit: (name: ByteString, start: number, end: number) => void;
+}
+
+function scanNodes(bytes: Uint8Array, start: number, scan: Scan): number {
+  let at = skipSpace(bytes, start + 1);
   if (bytes[at] === CLOSE_ARRAY) return at + 1;
   let last: ByteString = "";
   for (;;) {
     const nodeAt = at;
-    at = skipNode(bytes, nodeAt, end);
+    at = skipNode(bytes, nodeAt);
     if (at < 0) throw notTree(bytes, nodeAt);
-    const name = findName(bytes, options);
+    const name = findName(bytes, scan);
     if (name !== undefined) {
       if (name > last) last = name;
-      else report(outOfOrder(name, last), options);
-      visit(name, nodeAt, at);
+      else report(outOfOrder(name, last), scan);
+      scan.visit(name, nodeAt, at);
     }
-    at = skipSpace(bytes, at, end);
+    at = skipSpace(bytes, at);
     if (bytes[at] === CLOSE_ARRAY) return at + 1;
     if (bytes[at] !== COMMA) throw notTree(bytes, at);
-    at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, at + 1);
   }
 }
 
@@ -139,31 +133,28 @@ function notTree(bytes: Uint8Array, at: number): Failure {
 // Where the value of the last "name" of the node that skipNode() passed lies, with its quotes; -1 when there was none.
 const span = { nameAt: -1, nameEnd: -1 };
 
-function skipNode(bytes: Uint8Array, start: number, end: number): number {
+function skipNode(bytes: Uint8Array, start: number): number {
   span.nameAt = -1;
   if (bytes[start] !== OPEN_OBJECT) return -1;
-  let at = skipSpace(bytes, start + 1, end);
+  let at = skipSpace(bytes, start + 1);
   if (bytes[at] === CLOSE_OBJECT) return at + 1;
   for (;;) {
-    if (at >= end || bytes[at] !== QUOTE) return -1;
     const keyAt = at;
-    at = skipString(bytes, at + 1, end);
+    at = skipKey(bytes, at);
     if (at < 0) return -1;
-    const isName = at - keyAt === 6 && bytes[keyAt + 1] === 0x6e && skipWord(bytes, keyAt, end, '"name"') > 0;
-    at = skipColon(bytes, at, end);
+    at = skipColon(bytes, at);
     if (at < 0) return -1;
     const valueAt = at;
-    at = skipValue(bytes, at, end, 2);
+    at = skipValue(bytes, at, 3);
     if (at < 0) return -1;
-    if (isName && bytes[valueAt] !== 0x6e) {
+    if (bytes[keyAt + 1] === 0x6e && isTokenAt(bytes, keyAt, NAME) && bytes[valueAt] !== NULL_START) {
       span.nameAt = valueAt;
       span.nameEnd = at;
     }
-    at = skipSpace(bytes, at, end);
-    if (at >= end) return -1;
+    at = skipSpace(bytes, at);
     if (bytes[at] === CLOSE_OBJECT) return at + 1;
     if (bytes[at] !== COMMA) return -1;
-    at = skipSpace(bytes, at + 1, end);
+    at = skipSpace(bytes, at + 1);
   }
 }
 
@@ -189,9 +180,9 @@ export class TreeWriter {
     writeNode(this.begin(node.name), node);
   }
 
-  /** Appends the JSON of a node as it is, from `start` to `end`. @throws Bug when its name is not above the one before */
-  addRaw(name: ByteString, bytes: Uint8Array, start = 0, end: number = bytes.length): void {
-    this.begin(name).writeBytes(bytes, start, end);
+  /** Appends the JSON of a node as it is. @throws Bug when its name is not above the one before */
+  addRaw(name: ByteString, node: Uint8Array): void {
+    this.begin(name).writeBytes(node);
   }
 
   /**
