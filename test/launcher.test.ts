@@ -89,6 +89,10 @@ test("granary takes the machine's Node when it is new enough, and says what is m
   assert.equal(missing.status, 1);
   assert.match(missing.stderr, /Node 26 or newer is needed, found none on the PATH/);
 
+  mkdirSync(join(dirname(launcher), "../tools"));
+  writeFileSync(join(dirname(launcher), "../tools/bootstrap.mjs"), "");
+  assert.match(start(launcher, []).stderr, /run "node tools\/bootstrap.mjs" in .*granary, which installs it/);
+
   const bin = join(tree, "system bin");
   mkdirSync(bin);
   writeFileSync(join(bin, "node"), "#!/bin/sh\necho v20.19.0\n");
