@@ -32,11 +32,12 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   crypto: ["native"],
   chunk: ["native"],
   format: ["native", "crypto", "chunk"],
+  selection: ["format"],
   store: ["native", "crypto", "chunk", "format"],
   repository: ["native", "crypto", "chunk", "format", "store"],
-  backup: ["native", "crypto", "chunk", "format", "store", "repository"],
-  restore: ["native", "crypto", "chunk", "format", "store", "repository"],
-  maintain: ["native", "crypto", "chunk", "format", "store", "repository"],
+  backup: ["native", "crypto", "chunk", "format", "selection", "store", "repository"],
+  restore: ["native", "crypto", "chunk", "format", "selection", "store", "repository"],
+  maintain: ["native", "crypto", "chunk", "format", "selection", "store", "repository"],
 };
 /** Layers that turn bytes into values and back; these touch neither files nor sockets. */
 const pureLayers = ["crypto", "chunk", "format"];
