@@ -53,7 +53,8 @@ function escapeChar(char: string): string {
   return `\\u${(code >= 0xd800 && code <= 0xdfff ? 0xfffd : code).toString(16).padStart(4, "0")}`;
 }
 
-const INTEGER = /^-?\d+$/;
+// longer ones are nothing that the format has, and slow to convert
+const INTEGER = /^-?\d{1,40}$/;
 
 /**
  * Parses JSON without losing integers: those that a double cannot hold exactly come as `bigint`, all other numbers as `number`.
