@@ -7,7 +7,7 @@
  */
 import { Buffer } from "node:buffer";
 import { constants as osConstants } from "node:os";
-import { bindSymbol, lastErrno, type NativeFunction } from "./symbols.ts";
+import { bindSymbol, lastErrno, type NativeFunction, readCString } from "./symbols.ts";
 
 /** Error numbers of this system by name (ENOENT, EACCES …). */
 export const errno: Readonly<Record<string, number>> = osConstants.errno;
@@ -73,6 +73,8 @@ const bindAll = () => {
     llistxattr: bindSymbol("llistxattr", "int64", ["void *", "void *", "size_t"]),
     lgetxattr: bindSymbol("lgetxattr", "int64", ["void *", "void *", "void *", "size_t"]),
     lsetxattr: bindSymbol("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"]),
+    getpwuid: bindSymbol("getpwuid", "void *", ["uint"]),
+    getgrgid: bindSymbol("getgrgid", "void *", ["uint"]),
     lremovexattr: bindSymbol("lremovexattr", "int", ["void *", "void *"]),
   } satisfies Record<string, NativeFunction>;
   return functions;
@@ -380,4 +382,27 @@ export function writeAttribute(path: string, attribute: string, value: Uint8Arra
 /** @returns 0 or -errno */
 export function removeAttribute(path: string, attribute: string): number {
   return done(libc().lremovexattr(cString(path), cString(attribute, 1)));
+}
+
+const userNames = new Map<number, string>();
+const groupNames = new Map<number, string>();
+
+/** The name of a user, from wherever the system looks it up; empty when there is none. Remembered per thread. */
+export function findUserName(uid: number): string {
+  let name = userNames.get(uid);
+  if (name === undefined) {
+    name = readCString(libc().getpwuid(uid));
+    userNames.set(uid, name);
+  }
+  return name;
+}
+
+/** The name of a group; empty when there is none. Remembered per thread. */
+export function findGroupName(gid: number): string {
+  let name = groupNames.get(gid);
+  if (name === undefined) {
+    name = readCString(libc().getgrgid(gid));
+    groupNames.set(gid, name);
+  }
+  return name;
 }

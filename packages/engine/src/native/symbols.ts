@@ -38,3 +38,10 @@ export function lastErrno(): number {
   load();
   return koffi === undefined ? 0 : koffi.errno();
 }
+
+/** The string that the first member of a C structure points to, or empty for no structure (struct passwd, struct group). */
+export function readCString(structure: unknown): string {
+  load();
+  if (structure === null || structure === undefined || structure === 0n || koffi === undefined) return "";
+  return String(koffi.decode(structure, "char *") ?? "");
+}

@@ -40,9 +40,9 @@ export class BlobIndex {
   readonly handle: BlobIndexHandle;
   readonly #control: Int32Array;
   // Views of a fixed length are several times faster than length-tracking ones; they are renewed when an entry lies beyond them.
-  #ids = new Int32Array(0);
-  #places = new Int32Array(0);
-  #packs = new Uint8Array(0);
+  #ids: Int32Array = new Int32Array(0);
+  #places: Int32Array = new Int32Array(0);
+  #packs: Uint8Array = new Uint8Array(0);
   readonly #segments: Int32Array[] = [];
   readonly #wanted = new Int32Array(8);
   readonly #wantedBytes = new Uint8Array(this.#wanted.buffer);

@@ -10,62 +10,8 @@ import { sha256Into } from "../crypto/hash.ts";
 import { type Sealer, sealOverheadBytes } from "../crypto/seal.ts";
 import { hexOf } from "../format/ids.ts";
 import { decompressInto } from "../format/zstd.ts";
-import { closeHandle, openAt, openFlags, readHandleAt, workingDirectory } from "../native/libc.ts";
 import type { BlobIndex, BlobPlace } from "./blob-index.ts";
-
-/** Reads spans of packs, synchronously. */
-export interface PackReader {
-  /**
-   * Fills `target` from a pack.
-   *
-   * @throws StoreFileNotFound, StoreTruncated, StoreUnavailable
-   */
-  read(packId: Uint8Array, offsetBytes: number, target: Uint8Array): void;
-  close(): void;
-}
-
-const openPacks = 16;
-
-/** Reads packs of a repository whose files this process can open. @param pathOf the path of a pack by its id in hex */
-export function openLocalPackReader(pathOf: (packId: string) => string): PackReader {
-  const handles = new Map<string, number>(); // least recently used first
-  return {
-    read(packId, offsetBytes, target) {
-      const name = hexOf(packId, 0);
-      let handle = handles.get(name);
-      if (handle === undefined) {
-        handle = openAt(workingDirectory, Buffer.from(pathOf(name)).latin1Slice(), openFlags.readOnly);
-        if (handle < 0) throw new Failure("StoreFileNotFound", `Cannot open pack "${name}": error ${-handle} of the file system`, { details: { packId: name } });
-      } else handles.delete(name);
-      handles.set(name, handle);
-      if (handles.size > openPacks) {
-        const [oldest] = handles;
-        if (oldest !== undefined) {
-          closeHandle(oldest[1]);
-          handles.delete(oldest[0]);
-        }
-      }
-      readFully(handle, name, offsetBytes, target);
-    },
-    close() {
-      for (const handle of handles.values()) closeHandle(handle);
-      handles.clear();
-    },
-  };
-}
-
-function readFully(handle: number, name: string, offsetBytes: number, target: Uint8Array): void {
-  for (let have = 0; have < target.length; ) {
-    const got = readHandleAt(handle, have === 0 ? target : target.subarray(have), offsetBytes + have);
-    if (got < 0) throw new Failure("StoreUnavailable", `Cannot read pack "${name}": error ${-got} of the file system`, { details: { packId: name } });
-    if (got === 0) {
-      throw new Failure("StoreTruncated", `Cannot read pack "${name}": it ends at ${offsetBytes + have}, ${target.length} bytes at ${offsetBytes} are needed`, {
-        details: { packId: name },
-      });
-    }
-    have += got;
-  }
-}
+import type { PackReader } from "./pack-mailbox.ts";
 
 /** Opens sealed blobs and checks them against their names; keeps scratch memory that grows to the largest blob. */
 export class BlobDecoder {

@@ -15,6 +15,8 @@ export interface WorkerPoolOptions<Out extends { readonly kind: string }> {
   readonly workers: number;
   /** Given to each worker as its `workerData`, with the worker's number as `worker`. */
   readonly data: object;
+  /** More data for one worker, computed as it starts. */
+  readonly dataOf?: (worker: number) => object;
   /** Called for each message but failures; what it throws fails the pool. */
   readonly onMessage: (worker: number, message: Out) => void;
   /** Called once, with the first failure. */
@@ -52,7 +54,7 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
 
   #start(number: number): Worker {
     const worker = new Worker(this.#options.url, {
-      workerData: { ...this.#options.data, worker: number },
+      workerData: { ...this.#options.data, ...this.#options.dataOf?.(number), worker: number },
       // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });

@@ -1,0 +1,273 @@
+/**
+ * Reads files, cuts them, and stores the chunks that the repository does not have, in one worker without any wait but the disk's.
+ *
+ * A file is read up to the size it had when it was looked at: what is added meanwhile belongs to the next backup, and a file that grows
+ * without end does not hold up this one. Holes are not read: a run of zeros as long as a chunk becomes the chunk of zeros, whose hash is
+ * computed once. The cuts do not depend on where holes are or how much a read returned.
+ */
+import { Buffer } from "node:buffer";
+import type { Cutter } from "../chunk/cutter.ts";
+import { sha256Into } from "../crypto/hash.ts";
+import { closeHandle, errno, type FileStatus, openAt, openFlags, readHandle, readHandleAt, seekData, seekHole, statHandle } from "../native/libc.ts";
+import type { BlobIndex } from "../repository/blob-index.ts";
+import type { PackBuilder } from "../repository/pack-builder.ts";
+import { type Counters, counter } from "./counters.ts";
+
+const readBytes = 2 * 1024 * 1024;
+const enxio = errno["ENXIO"] ?? 6;
+const eagain = errno["EAGAIN"] ?? 11;
+const eperm = errno["EPERM"] ?? 1;
+
+export interface FileSaverOptions {
+  readonly cutter: Cutter;
+  readonly index: BlobIndex;
+  readonly packs: PackBuilder;
+  readonly counters: Counters;
+  /** Called now and then while a large file is read, so that waiting workers can be given other work. */
+  readonly breathe: () => void;
+}
+
+/** How reading a file went. */
+export interface SavedFile {
+  /** Bytes saved. */
+  readonly sizeBytes: number;
+  /** The file was not the same at the end as at the beginning. */
+  readonly changed: boolean;
+}
+
+export class FileSaver {
+  readonly #options: FileSaverOptions;
+  #buffer: Buffer = Buffer.allocUnsafeSlow(1024 * 1024);
+  #ids: Buffer = Buffer.alloc(32 * 64);
+  #idBytes = 0;
+  readonly #after: FileStatus;
+  #zeroId: Buffer | undefined;
+  #noAtime = openFlags.noAtime;
+
+  constructor(options: FileSaverOptions, scratch: FileStatus) {
+    this.#options = options;
+    this.#after = scratch;
+  }
+
+  /** The ids of the file saved last, 32 bytes each; valid until the next save. */
+  get content(): Uint8Array {
+    return this.#ids.subarray(0, this.#idBytes);
+  }
+
+  /**
+   * Saves a regular file.
+   *
+   * @param before what `statAt` said of it
+   * @returns the outcome, or a negated errno when it could not be read
+   */
+  save(directory: number, name: string, before: FileStatus): SavedFile | number {
+    this.#idBytes = 0;
+    if (before.sizeBytes === 0) return { sizeBytes: 0, changed: false };
+    const handle = this.#open(directory, name);
+    if (handle < 0) return handle;
+    try {
+      const sizeBytes = before.sizeBytes <= this.#options.cutter.minBytes ? this.#saveSmall(handle, before.sizeBytes) : this.#saveLarge(handle, before);
+      if (sizeBytes < 0) return sizeBytes;
+      const status = statHandle(handle, this.#after);
+      return { sizeBytes, changed: status < 0 || !isSame(before, this.#after) };
+    } finally {
+      closeHandle(handle);
+    }
+  }
+
+  /** Saves what comes out of an open pipe or socket until its end. @returns bytes saved, or -errno */
+  saveStream(handle: number): number {
+    this.#idBytes = 0;
+    return this.#cutAll((target) => readPatiently(handle, target));
+  }
+
+  #open(directory: number, name: string): number {
+    const flags = openFlags.readOnly | openFlags.noFollow | openFlags.nonBlock;
+    const handle = openAt(directory, name, flags | this.#noAtime);
+    if (handle !== -eperm || this.#noAtime === 0) return handle;
+    // Only the owner and root may read without leaving an access time.
+    this.#noAtime = 0;
+    return openAt(directory, name, flags);
+  }
+
+  #saveSmall(handle: number, sizeBytes: number): number {
+    let have = 0;
+    while (have < sizeBytes) {
+      const got = readHandle(handle, this.#buffer.subarray(have, sizeBytes));
+      if (got < 0) return got;
+      if (got === 0) break;
+      have += got;
+    }
+    if (have > 0) this.#saveBlob(this.#buffer.subarray(0, have));
+    return have;
+  }
+
+  #saveLarge(handle: number, before: FileStatus): number {
+    const reader = new SparseReader(handle, before);
+    return this.#cutAll((target) => reader.read(target), reader);
+  }
+
+  /** Cuts what `read` gives until it gives 0. `holes` says where reading can be spared. */
+  #cutAll(read: (target: Uint8Array) => number, holes?: SparseReader): number {
+    const { cutter, breathe } = this.#options;
+    const capacity = cutter.maxBytes + readBytes;
+    if (this.#buffer.length < capacity) this.#buffer = Buffer.allocUnsafeSlow(capacity);
+    let start = 0;
+    let have = 0;
+    let total = 0;
+    let atEnd = false;
+    for (let rounds = 0; ; rounds++) {
+      if (have > 0 && start > 0) {
+        this.#buffer.copyWithin(0, start, have);
+        have -= start;
+        start = 0;
+      }
+      if (!atEnd) {
+        const got = read(this.#buffer.subarray(have, Math.min(have + readBytes, capacity)));
+        if (got < 0) return got;
+        if (got === 0) atEnd = true;
+        have += got;
+      }
+      while (start < have) {
+        const spared = holes === undefined ? 0 : this.#spareZeros(holes, total);
+        if (spared > 0) {
+          total += spared;
+          start = 0;
+          have = 0;
+          break;
+        }
+        const chunkBytes = cutter.nextCut(this.#buffer, start, have);
+        // A cut at the end of what is there may be no cut: more bytes decide.
+        if (start + chunkBytes === have && !atEnd && chunkBytes < cutter.maxBytes) break;
+        this.#saveBlob(this.#buffer.subarray(start, start + chunkBytes));
+        start += chunkBytes;
+        total += chunkBytes;
+      }
+      if (start === have) {
+        start = 0;
+        have = 0;
+        if (atEnd) return total;
+      }
+      if ((rounds & 3) === 3) breathe();
+    }
+  }
+
+  /** Saves the chunks of zeros that lie in a hole from `offset` on, where a chunk begins. @returns the bytes covered */
+  #spareZeros(holes: SparseReader, offset: number): number {
+    const { zeroCutBytes } = this.#options.cutter;
+    const count = Math.floor(holes.holeBytesAt(offset) / zeroCutBytes);
+    if (count === 0) return 0;
+    const id = this.#zeroChunk(zeroCutBytes);
+    for (let i = 0; i < count; i++) this.#pushId(id, 0);
+    const bytes = count * zeroCutBytes;
+    this.#options.counters.add(counter.bytesProcessed, bytes);
+    holes.moveTo(offset + bytes);
+    return bytes;
+  }
+
+  #zeroChunk(sizeBytes: number): Uint8Array {
+    if (this.#zeroId === undefined) {
+      const zeros = Buffer.alloc(sizeBytes);
+      this.#zeroId = Buffer.alloc(32);
+      sha256Into(this.#zeroId, 0, zeros);
+      this.#store(this.#zeroId, 0, zeros);
+    }
+    return this.#zeroId;
+  }
+
+  #saveBlob(plain: Uint8Array): void {
+    if (this.#idBytes + 32 > this.#ids.length) this.#growIds();
+    sha256Into(this.#ids, this.#idBytes, plain);
+    this.#store(this.#ids, this.#idBytes, plain);
+    this.#idBytes += 32;
+    this.#options.counters.add(counter.bytesProcessed, plain.length);
+  }
+
+  #store(ids: Uint8Array, at: number, plain: Uint8Array): void {
+    const { index, packs, counters } = this.#options;
+    if (!index.claim(ids, at)) return;
+    counters.add(counter.dataBlobs, 1);
+    counters.add(counter.dataAddedBytes, plain.length);
+    counters.add(counter.dataAddedPackedBytes, packs.add(ids.subarray(at, at + 32), plain));
+  }
+
+  #pushId(id: Uint8Array, at: number): void {
+    if (this.#idBytes + 32 > this.#ids.length) this.#growIds();
+    this.#ids.set(id.subarray(at, at + 32), this.#idBytes);
+    this.#idBytes += 32;
+  }
+
+  #growIds(): void {
+    const grown = Buffer.allocUnsafeSlow(this.#ids.length * 2);
+    this.#ids.copy(grown, 0, 0, this.#idBytes);
+    this.#ids = grown;
+  }
+}
+
+/** Reads a file from front to back up to the size it had, and knows its holes. */
+class SparseReader {
+  readonly #handle: number;
+  readonly #sizeBytes: number;
+  readonly #isSparse: boolean;
+  #position = 0;
+  #segmentStart = 0;
+  #segmentEnd = 0;
+  #inHole = false;
+
+  constructor(handle: number, status: FileStatus) {
+    this.#handle = handle;
+    this.#sizeBytes = status.sizeBytes;
+    this.#isSparse = status.blocks * 512 < status.sizeBytes;
+    if (!this.#isSparse) this.#segmentEnd = status.sizeBytes;
+  }
+
+  /** @returns bytes read into `target`, 0 at the end, or -errno */
+  read(target: Uint8Array): number {
+    if (this.#position >= this.#sizeBytes) return 0;
+    if (this.#position >= this.#segmentEnd) this.#nextSegment();
+    const span = target.subarray(0, Math.min(target.length, this.#segmentEnd - this.#position));
+    const got = this.#inHole ? span.fill(0).length : readHandleAt(this.#handle, span, this.#position);
+    if (got > 0) this.#position += got;
+    return got;
+  }
+
+  /** How much of a hole lies at `offset`, which is not before the segment being read. */
+  holeBytesAt(offset: number): number {
+    if (!this.#inHole || offset < this.#segmentStart || offset >= this.#segmentEnd) return 0;
+    return this.#segmentEnd - offset;
+  }
+
+  moveTo(offset: number): void {
+    this.#position = offset;
+  }
+
+  #nextSegment(): void {
+    this.#segmentStart = this.#position;
+    const data = seekData(this.#handle, this.#position);
+    if (data === -enxio || data > this.#position) {
+      this.#inHole = true;
+      this.#segmentEnd = data < 0 ? this.#sizeBytes : Math.min(data, this.#sizeBytes);
+      return;
+    }
+    const hole = data < 0 ? data : seekHole(this.#handle, this.#position);
+    this.#inHole = false;
+    // A file system that knows no holes, or a file cut short meanwhile: the reads will tell.
+    this.#segmentEnd = hole <= this.#position ? this.#sizeBytes : Math.min(hole, this.#sizeBytes);
+  }
+}
+
+const patience = new Int32Array(new SharedArrayBuffer(4));
+
+function readPatiently(handle: number, target: Uint8Array): number {
+  for (;;) {
+    const got = readHandle(handle, target);
+    if (got !== -eagain) return got;
+    Atomics.wait(patience, 0, 0, 5);
+  }
+}
+
+/** Same inode and size, same change and modification time. */
+function isSame(before: FileStatus, after: FileStatus): boolean {
+  // Offsets in struct statx: inode and size from 32, ctime and mtime from 96 (the padding between them is zero).
+  return before.raw.compare(after.raw, 32, 48, 32, 48) === 0 && before.raw.compare(after.raw, 96, 124, 96, 124) === 0;
+}

@@ -1,0 +1,115 @@
+/**
+ * What the main thread and the workers of a backup say to each other.
+ *
+ * The unit of work is a slice: some entries of one directory, with all that lies below them. A worker that has a slice goes through it depth
+ * first; only when another worker is idle does it give part of what is left away, as a new slice. What a directory lacks meanwhile becomes a
+ * hole, and the directory a frame, which the main thread completes when the results are in. So a tree that one worker can do alone costs no
+ * message, and a large one is shared at its outermost level.
+ */
+import type { ByteString } from "../format/byte-string.ts";
+import type { BlobIndexHandle } from "../repository/blob-index.ts";
+import type { FinishedPack } from "../repository/pack-builder.ts";
+import type { PackBuffersHandle } from "../repository/pack-buffers.ts";
+import type { PackAccess } from "../repository/pack-reader.ts";
+import type { WorkerFailed } from "../repository/worker-pool.ts";
+import type { ExcludeRules } from "../selection/exclude.ts";
+
+/** Where a result goes: a hole of a frame. */
+export interface Destination {
+  readonly frame: number;
+  readonly hole: number;
+}
+
+/** Entries of one directory to save. */
+export interface SliceTask {
+  readonly kind: "slice";
+  readonly into: Destination;
+  /** The directory, absolute or relative to the working directory. */
+  readonly path: ByteString;
+  /** In ascending order of their bytes. */
+  readonly names: readonly ByteString[];
+  /** Those of the names that are, or may be, directories. */
+  readonly directories: readonly ByteString[];
+  /** A tree with the parent snapshot's nodes for these names (others are ignored), or none. */
+  readonly parentNodes?: Uint8Array;
+  /** The file system the directory is on, for `--one-file-system`; 0: do not compare. */
+  readonly fileSystem: bigint;
+}
+
+/** A directory whose nodes are all known: to be stored as a tree. */
+export interface TreeTask {
+  readonly kind: "tree";
+  readonly into: Destination;
+  /** The whole tree blob. */
+  readonly tree: Uint8Array;
+  readonly directory: PendingDirectory;
+}
+
+/** What becomes a directory's node once its tree is stored. */
+export interface PendingDirectory {
+  /** The node's head (format/node.ts); empty for the root of the snapshot, whose result is the bare id. */
+  readonly head: Uint8Array;
+  /** The tree that the parent snapshot has here, 32 bytes. */
+  readonly parentTree?: Uint8Array;
+}
+
+/** A stream that the main thread feeds, such as standard input, saved as one file. */
+export interface StreamTask {
+  readonly kind: "stream";
+  readonly into: Destination;
+  /** Open in this process; read until its end. */
+  readonly handle: number;
+  readonly name: ByteString;
+  readonly timeSeconds: number;
+}
+
+export type ToWorker = SliceTask | TreeTask | StreamTask | { readonly kind: "finish" };
+
+/** Nodes joined by commas, of which some are still to come. */
+export interface Frame {
+  readonly kind: "frame";
+  readonly id: number;
+  readonly into: Destination;
+  /** In order: joined nodes, or the number of a hole. */
+  readonly parts: readonly (Uint8Array | number)[];
+  /** With it, the parts are all nodes of this directory; without, they are part of a larger slice. */
+  readonly directory?: PendingDirectory;
+}
+
+/** One file that could not be saved, or not as it should. */
+export interface BackupTrouble {
+  readonly path: ByteString;
+  readonly reason: "unreadable" | "vanished" | "changed" | "attributes" | "parent";
+  readonly message: string;
+}
+
+export type FromWorker =
+  | { readonly kind: "done"; readonly into: Destination; readonly nodes: Uint8Array }
+  | { readonly kind: "task"; readonly task: SliceTask }
+  | { readonly kind: "idle" }
+  | { readonly kind: "pack"; readonly pack: FinishedPack }
+  | { readonly kind: "trouble"; readonly trouble: BackupTrouble }
+  | { readonly kind: "finished" }
+  | Frame
+  | WorkerFailed;
+
+/** What each worker is given when it starts. */
+export interface BackupWorkerData {
+  readonly worker: number;
+  readonly key: { readonly encrypt: Uint8Array; readonly macK: Uint8Array; readonly macR: Uint8Array };
+  readonly cut: { readonly kind: "gear"; readonly table: Int32Array } | { readonly kind: "rabin"; readonly polynomial: bigint } | { readonly kind: "fixed"; readonly sizeBytes: number };
+  readonly index: BlobIndexHandle;
+  readonly dataBuffers: PackBuffersHandle;
+  readonly treeBuffers: PackBuffersHandle;
+  readonly counters: SharedArrayBuffer;
+  /** One word: how many idle workers nobody has given work to yet. */
+  readonly hunger: SharedArrayBuffer;
+  readonly packs: PackAccess;
+  readonly level: number;
+  readonly dataPackBytes: number;
+  readonly treePackBytes: number;
+  readonly excludes: ExcludeRules;
+  readonly withAtime: boolean;
+  readonly ignoreCtime: boolean;
+  readonly ignoreInode: boolean;
+}
