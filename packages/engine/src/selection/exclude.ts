@@ -111,7 +111,8 @@ export function parseFilesFromVerbatim(text: string): string[] {
 export function parseFilesFromRaw(bytes: Uint8Array): ByteString[] {
   if (bytes.length === 0) return [];
   const paths = fromBytes(bytes).split("\0");
-  if (paths.pop() !== "") throw new Failure("InvalidArgument", "Cannot use the list of files: its last path is not followed by a zero byte");
+  if (paths.pop() !== "")
+    throw new Failure("InvalidArgument", "Cannot use the list of files: its last path is not followed by a zero byte");
   const empty = paths.indexOf("");
   if (empty >= 0) throw new Failure("InvalidArgument", `Cannot use the list of files: path ${empty + 1} of ${paths.length} is empty`);
   return paths;

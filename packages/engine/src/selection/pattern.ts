@@ -139,15 +139,20 @@ function parseComponent(part: string, original: string): Component {
   let bytes = "";
   let needsText = false;
   let isAnyName = true;
+  let isAfterStar = false;
   const characters = Array.from(part);
   for (let at = 0; at < characters.length; at++) {
     let character = characters[at] ?? "";
     if (character === "*") {
-      if (characters[at - 1] === "*" && !text.endsWith("\\*")) continue;
-      text += "[^/]*";
-      bytes += "[^/]*";
+      // stars in a row say what one says
+      if (!isAfterStar) {
+        text += "[^/]*";
+        bytes += "[^/]*";
+      }
+      isAfterStar = true;
       continue;
     }
+    isAfterStar = false;
     isAnyName = false;
     if (character === "?") {
       text += "[^/]";
@@ -270,7 +275,8 @@ function textOfPath(path: ByteString): string {
   let text = "";
   for (let at = 0; at < path.length; ) {
     const length = utf8LengthAt(path, at);
-    text += length === 0 ? String.fromCharCode(0xdc00 + path.charCodeAt(at)) : Buffer.from(path.slice(at, at + length), "latin1").utf8Slice();
+    text +=
+      length === 0 ? String.fromCharCode(0xdc00 + path.charCodeAt(at)) : Buffer.from(path.slice(at, at + length), "latin1").utf8Slice();
     at += Math.max(1, length);
   }
   return text;
