@@ -88,8 +88,22 @@ export async function loadFile<K extends SealedKind>(
   file: { readonly kind: K; readonly id: IdOfKind[K] },
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
+  return openFile(access, file, await access.store.load({ kind: file.kind, name: file.id }, undefined, signal));
+}
+
+/**
+ * The second half of {@link loadFile}, for who loads many files ahead.
+ *
+ * @param sealed the file as stored; not changed
+ * @returns the JSON, which the caller owns
+ * @throws NameMismatch, SnapshotInvalid, IndexInvalid, LockInvalid
+ */
+export function openFile<K extends SealedKind>(
+  access: FileAccess,
+  file: { readonly kind: K; readonly id: IdOfKind[K] },
+  sealed: Uint8Array,
+): Uint8Array {
   const ref = { kind: file.kind, name: file.id };
-  const sealed = await access.store.load(ref, undefined, signal);
   checkName(ref, sealed);
   const limitBytes = Math.min(limitMaxBytes, sealed.length * limitFactor + limitSlackBytes);
   return decodeFile(access.sealer, sealed, { code: codes[file.kind], subject: describeRef(ref), limitBytes });
