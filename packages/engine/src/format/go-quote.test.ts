@@ -69,3 +69,14 @@ test("unquoteGo() refuses what Go refuses", () => {
     assert.throws(() => unquoteGo(wrong), { code: "TreeInvalid" }, wrong);
   }
 });
+
+test("quoteGo() leaves exactly the characters as they are that Unicode 15.0 has as printable", () => {
+  let printable = 0;
+  for (let point = 0x80; point <= 0x10ffff; point++) {
+    if (point >= 0xd800 && point <= 0xdfff) continue;
+    if (!quoteGo(fromUtf8(String.fromCodePoint(point))).startsWith("\\")) printable++;
+  }
+  // of the categories L, M, N, P and S; counted in Python 3.12's unicodedata, which is 15.0.0
+  assert.equal(printable, 148_903);
+  assert.equal(quoteGo(fromUtf8("\u2427\u{1fae8}\u{1fae9}")), `\\u2427${fromUtf8("\u{1fae8}")}\\U0001fae9`);
+});
