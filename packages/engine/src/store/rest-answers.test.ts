@@ -154,6 +154,34 @@ describe("a REST store reads answers strictly", () => {
     }
   });
 
+  test("what a server shows of an upload that broke off is waited for, and a leftover is replaced in the end", async (t) => {
+    for (const clearsAfter of [2, 3, Number.POSITIVE_INFINITY]) {
+      let headCount = 0;
+      let postCount = 0;
+      const { store } = await answer(t, (request, response) => {
+        if (request.method === "POST" && ++postCount === 1) request.socket.resetAndDestroy();
+        else if (request.method === "POST") request.resume().on("end", () => response.writeHead(200).end());
+        else if (++headCount < clearsAfter) response.writeHead(200, { "content-length": 400 }).end();
+        else response.writeHead(404).end();
+      });
+      await store.save(ref, data);
+      assert.equal(postCount, 2);
+      assert.equal(headCount, Math.min(clearsAfter, 4));
+    }
+
+    let postCount = 0;
+    const stubborn = await answer(t, (request, response) => {
+      request.resume();
+      if (request.method === "HEAD") response.writeHead(200, { "content-length": 400 }).end();
+      else if (++postCount === 1) request.socket.resetAndDestroy();
+      else response.writeHead(403).end();
+    });
+    await assert.rejects(
+      stubborn.store.save(ref, data),
+      (error) => isFailure(error, "StoreUnavailable") && /broke off/.test(error.message),
+    );
+  });
+
   test("a refusal before the body was sent is heard, at the latest when the upload asks first", async (t) => {
     const { store, requests } = await answer(t, (request, response, count) => {
       if (request.method === "HEAD") response.writeHead(404).end();

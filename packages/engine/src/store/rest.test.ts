@@ -283,20 +283,22 @@ describe("a REST store on a wire that breaks", () => {
       "a second break does no harm either",
       ["cut answer", "cut request", "pass", "cut body"],
       1 << 20,
-      ["POST", "HEAD", "HEAD", "GET", "HEAD", "GET"],
+      ["POST", "HEAD", "GET", "HEAD", "GET"],
     ],
   ] as const) {
     test(title, async (t) => {
       const server = await serveFor(t, "--append-only");
       if (server === undefined) return;
       const wire = await openWire(t, server.url, plan);
-      const store = openRestStore(`rest:${wire.url}r/`, { ...quick, timeoutMs: 300 });
+      const store = openRestStore(`rest:${wire.url}r/`, { retry: { baseMs: 50, capMs: 400, random: () => 0.99 }, timeoutMs: 300 });
       t.after(() => store.close());
       const data = randomBytes(sizeBytes);
       const ref = refOf("pack", data);
       await store.save(ref, data);
+      // A server may show the unfinished file for a while, and is asked again.
+      const verbs = wire.requests.map((request) => request.split(" ")[0]);
       assert.deepEqual(
-        wire.requests.map((request) => request.split(" ")[0]),
+        verbs.filter((verb, i) => verb !== "HEAD" || verbs[i - 1] !== "HEAD"),
         expected,
       );
       assert.deepEqual(await readFile(join(server.folder, "r", "data", ref.name.slice(0, 2), ref.name)), data);

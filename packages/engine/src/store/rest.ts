@@ -49,6 +49,11 @@ const acceptV2 = { accept: "application/vnd.x.restic.rest.v2" };
 /** While the server has never answered: it is probably not there. */
 const firstAttempts = 4;
 const comparedBytes = 4 << 20;
+/**
+ * How often an upload waits for a server to clear away what it got of one that broke off (rclone shows it meanwhile, and would take the
+ * new file for the old one's rest). After that it is taken for a leftover, which some servers let us replace.
+ */
+const patientAttempts = 4;
 /** Larger uploads ask first when they are tried again. */
 const unaskedBytes = 64 << 10;
 /** Files have 32-bit lengths inside; nothing is longer. */
@@ -122,7 +127,8 @@ class RestStore implements Store {
     if (ref.kind === "config" || attempt > 1) {
       const found = await this.#compare(ref, data, signal);
       if (found === "same") return;
-      if (found === "other" && ref.kind === "config") throw this.#exists(ref);
+      if (found === "shorter" && attempt > 1 && attempt <= patientAttempts) throw this.#unfinished(ref);
+      if (found !== "absent" && ref.kind === "config") throw this.#exists(ref);
     }
     const answer = await this.#send("POST", ref, {
       purpose,
@@ -136,13 +142,14 @@ class RestStore implements Store {
     // Either the name is taken, or we may not write here at all.
     const found = await this.#compare(ref, data, signal);
     if (found === "absent") throw this.#refused(answer, purpose, ref);
-    if (found === "other") throw this.#exists(ref);
+    if (found === "shorter" && attempt > 1) throw this.#unfinished(ref);
+    if (found !== "same") throw this.#exists(ref);
   }
 
-  async #compare(ref: FileRef, data: Uint8Array, signal: AbortSignal): Promise<"absent" | "same" | "other"> {
+  async #compare(ref: FileRef, data: Uint8Array, signal: AbortSignal): Promise<"absent" | "same" | "shorter" | "other"> {
     try {
       const { sizeBytes } = await this.#statOnce(ref, signal);
-      if (sizeBytes !== data.length) return "other";
+      if (sizeBytes !== data.length) return sizeBytes < data.length ? "shorter" : "other";
       for (let offsetBytes = 0; offsetBytes < sizeBytes; offsetBytes += comparedBytes) {
         const ours = data.subarray(offsetBytes, offsetBytes + comparedBytes);
         const theirs = await this.#loadOnce(ref, { offsetBytes, lengthBytes: ours.length }, signal);
@@ -290,6 +297,11 @@ class RestStore implements Store {
 
   #exists(ref: FileRef): Failure {
     return this.#failure("StoreFileExists", `Cannot save ${describeRef(ref)}: the server has other content under that name`, ref);
+  }
+
+  #unfinished(ref: FileRef): Failure {
+    const message = `Cannot save ${describeRef(ref)}: an earlier upload broke off, and the server still shows what it had got of it`;
+    return this.#failure("StoreUnavailable", message, ref);
   }
 
   #failure(code: string, message: string, ref?: FileRef): Failure {
