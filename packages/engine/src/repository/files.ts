@@ -71,10 +71,18 @@ export async function saveFile<K extends SealedKind>(
   file: { readonly kind: K; readonly json: Uint8Array },
   signal?: AbortSignal,
 ): Promise<IdOfKind[K]> {
+  const { id, sealed } = sealFile(access, file);
+  await access.store.save({ kind: file.kind, name: id }, sealed, signal);
+  return id;
+}
+
+/** The first half of {@link saveFile}, for who must know the id before the file is there. */
+export function sealFile<K extends SealedKind>(
+  access: FileAccess,
+  file: { readonly kind: K; readonly json: Uint8Array },
+): { readonly id: IdOfKind[K]; readonly sealed: Uint8Array } {
   const sealed = encodeFile(access.sealer, file.json, access.config.version > 1);
-  const name = sha256Hex(sealed);
-  await access.store.save({ kind: file.kind, name }, sealed, signal);
-  return parsers[file.kind](name);
+  return { id: parsers[file.kind](sha256Hex(sealed)), sealed };
 }
 
 /**
@@ -121,6 +129,18 @@ export function checkName(ref: { readonly kind: NamedKind; readonly name: string
 /** Lists the files of a kind, in any order. @throws StoreDenied, StoreUnavailable; Cancelled */
 export async function* listFiles<K extends NamedKind>(store: Store, kind: K, signal?: AbortSignal): AsyncGenerator<ListedFile<K>> {
   for await (const { name, sizeBytes } of store.list(kind, signal)) yield { id: parsers[kind](name), sizeBytes };
+}
+
+/** The ids of a kind that begin with these characters, in order; none for no characters. */
+export async function listByPrefix<K extends NamedKind>(
+  store: Store,
+  wanted: { readonly kind: K; readonly prefix: string },
+  signal?: AbortSignal,
+): Promise<IdOfKind[K][]> {
+  const ids: IdOfKind[K][] = [];
+  if (wanted.prefix === "") return ids;
+  for await (const { id } of listFiles(store, wanted.kind, signal)) if (id.startsWith(wanted.prefix)) ids.push(id);
+  return ids.sort();
 }
 
 /**

@@ -17,7 +17,7 @@ import { type MasterKey, Sealer } from "../crypto/seal.ts";
 import { type KeyId, parseKeyId } from "../format/ids.ts";
 import { encodeKeyFile, encodeMasterKey, type KeyFile, parseKeyFile, parseMasterKey, SALT_BYTES } from "../format/key-file.ts";
 import type { Store } from "../store/store.ts";
-import { checkName, isFileDamage, listFiles, reportDamage } from "./files.ts";
+import { checkName, isFileDamage, listByPrefix, listFiles, reportDamage } from "./files.ts";
 
 /** How a key file is made. */
 export interface CreateKeyOptions {
@@ -207,6 +207,15 @@ export async function addKey(holder: KeyHolder, password: Secret, options: Creat
     });
   }
   return id;
+}
+
+/** Finds the key whose id begins so. @throws KeyNotFound; InvalidArgument when there are several */
+export async function findKey(holder: KeyHolder, prefix: string, signal?: AbortSignal): Promise<KeyId> {
+  const ids = await listByPrefix(holder.store, { kind: "key", prefix }, signal);
+  const [first] = ids;
+  if (first === undefined) throw new Failure("KeyNotFound", `Cannot find key "${prefix}": no id begins so`, { details: { prefix } });
+  if (ids.length === 1) return first;
+  throw new Failure("InvalidArgument", `Cannot find key "${prefix}": ${ids.length} ids begin so`, { details: { prefix, keyIds: ids } });
 }
 
 /**
