@@ -26,6 +26,11 @@ export class ParentNodes {
     });
   }
 
+  /** In ascending order. */
+  get names(): readonly ByteString[] {
+    return this.#names;
+  }
+
   /** Whether there is a node of that name; `start` and `end` then say where. Names must be asked for in ascending order. */
   seek(name: ByteString): boolean {
     const names = this.#names;

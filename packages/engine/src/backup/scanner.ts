@@ -8,22 +8,17 @@
 import { Buffer } from "node:buffer";
 import { sha256Into } from "../crypto/hash.ts";
 import { ByteSink } from "../format/byte-sink.ts";
-import { type ByteString, findUtf8, toUtf8OrEscaped } from "../format/byte-string.ts";
+import type { ByteString } from "../format/byte-string.ts";
 import { readHex } from "../format/ids.ts";
-import { goModeOf, nodeTypeOfMode } from "../format/mode.ts";
-import { type ExtendedAttribute, type NodeHead, writeNodeContent, writeNodeHead, writeNodeTail } from "../format/node.ts";
+import { nodeTypeOfMode } from "../format/mode.ts";
+import { type NodeHead, writeNodeContent, writeNodeHead, writeNodeTail } from "../format/node.ts";
 import { parseNode } from "../format/parse-node.ts";
 import {
   closeHandle,
   errno,
   FileStatus,
-  findGroupName,
-  findUserName,
-  listAttributes,
   openAt,
   openFlags,
-  pathBelow,
-  readAttribute,
   readLinkAt,
   readNames,
   statAt,
@@ -38,16 +33,13 @@ import { type Counters, counter } from "./counters.ts";
 import type { FileSaver } from "./file-saver.ts";
 import { holdsMarker } from "./markers.ts";
 import type { BackupTrouble, Destination, Frame, PendingDirectory, SliceTask, StreamTask } from "./messages.ts";
+import { describeErrno, emptyHead, HeadReader, longestPath } from "./head-reader.ts";
 import { ParentNodes } from "./parent-nodes.ts";
 
 const treePrefix = '{"nodes":[';
 const treeSuffix = "]}\n";
-const longestPath = 4000; // below PATH_MAX, with room for the name
 const fewEntries = 64;
 const enoent = errno["ENOENT"] ?? 2;
-const enodata = errno["ENODATA"] ?? 61;
-
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** A directory, or part of one, being gone through. */
 interface Level {
@@ -93,7 +85,7 @@ export class Scanner {
   readonly #levels: Level[] = [];
   readonly #spareSinks: ByteSink[] = [];
   readonly #status = new FileStatus();
-  readonly #head: Writable<NodeHead> = emptyHead();
+  readonly #heads: HeadReader;
   readonly #id = Buffer.alloc(32);
   #frames = 0;
   #holes = 0;
@@ -101,6 +93,7 @@ export class Scanner {
   constructor(options: ScannerOptions) {
     this.#options = options;
     this.#isExcluded = compileExcluder(options.excludes);
+    this.#heads = new HeadReader({ withAtime: options.withAtime, onTrouble: (path, status, what) => this.#trouble(path, status, what) });
   }
 
   /** Goes through a slice and all that lies below; its result is posted, or its frame. */
@@ -138,8 +131,8 @@ export class Scanner {
   saveStream(task: StreamTask): Uint8Array {
     const sizeBytes = this.#options.files.saveStream(task.handle);
     if (sizeBytes < 0) this.#trouble(task.name, sizeBytes, "read");
-    const head: Writable<NodeHead> = { ...emptyHead(), name: task.name, type: "file", mode: 0o644, size: Math.max(0, sizeBytes), links: 1 };
-    head.mtimeSeconds = head.atimeSeconds = head.ctimeSeconds = task.timeSeconds;
+    const times = { mtimeSeconds: task.timeSeconds, atimeSeconds: task.timeSeconds, ctimeSeconds: task.timeSeconds };
+    const head: NodeHead = { ...emptyHead(), ...times, name: task.name, type: "file", mode: 0o644, size: Math.max(0, sizeBytes), links: 1 };
     const sink = new ByteSink();
     writeNodeHead(sink, head);
     writeNodeContent(sink, this.#options.files.content);
@@ -185,7 +178,7 @@ export class Scanner {
   }
 
   #openHole(level: Level): number {
-    if (level.frame === 0) level.frame = this.#options.worker * 2 ** 32 + ++this.#frames;
+    if (level.frame === 0) level.frame = (this.#options.worker + 1) * 2 ** 32 + ++this.#frames;
     return ++this.#holes;
   }
 
@@ -258,9 +251,10 @@ export class Scanner {
     if (handle < 0) return this.#trouble(path, handle, "open");
     const names: ByteString[] = [];
     const types: number[] = [];
-    const fileSystem = this.#status.fileSystem;
+    const status = this.#status;
+    const { fileSystem } = status;
     const isOther = excludes.oneFileSystem && level.fileSystem !== 0n && fileSystem !== level.fileSystem;
-    const listed = statHandle(handle, this.#status) || (isOther ? 0 : readNames(handle, names, types));
+    const listed = statHandle(handle, status) || (isOther ? 0 : readNames(handle, names, types));
     if (listed < 0) {
       closeHandle(handle);
       return this.#trouble(path, listed, "list");
@@ -268,9 +262,8 @@ export class Scanner {
     const directories = new Set(names.filter((_, at) => types[at] === 4 || types[at] === 0));
     names.sort();
     const kept = holdsMarker(handle, names, excludes) ?? names;
-    this.#fillHead(level, name, path);
     const sink = new ByteSink(512);
-    writeNodeHead(sink, this.#head);
+    writeNodeHead(sink, this.#heads.read(status, { directory: level.handle, name, path }));
     const parent = this.#findParentTree(level, name, path);
     const directory: PendingDirectory = { head: sink.copy(), ...(parent === undefined ? {} : { parentTree: parent.id }) };
     this.#push({ path, handle, names: kept, directories, parent: parent?.nodes, fileSystem, directory, into: undefined });
@@ -294,14 +287,14 @@ export class Scanner {
     const status = this.#status;
     const sizeBytes = status.sizeBytes;
     if (excludes.largerThanBytes > 0 && sizeBytes > excludes.largerThanBytes) return;
-    this.#fillHead(level, name, path);
+    const head = this.#heads.read(status, { directory: level.handle, name, path });
     const { sink } = level;
     const rollback = sink.length;
     beginNode(sink);
     const headAt = sink.length;
-    writeNodeHead(sink, this.#head);
+    writeNodeHead(sink, head);
     const hasParent = level.parent?.seek(name) === true;
-    if (hasParent && level.parent !== undefined && this.#copyUnchanged(level.parent, sink, headAt)) {
+    if (hasParent && level.parent !== undefined && this.#copyUnchanged(level.parent, { sink, headAt, head })) {
       counters.add(counter.filesUnmodified, 1);
       counters.add(counter.bytesProcessed, sizeBytes);
       return;
@@ -317,8 +310,7 @@ export class Scanner {
     }
     if (saved.sizeBytes !== sizeBytes) {
       sink.length = headAt;
-      this.#head.size = saved.sizeBytes;
-      writeNodeHead(sink, this.#head);
+      writeNodeHead(sink, { ...head, size: saved.sizeBytes });
     }
     writeNodeContent(sink, files.content);
     writeNodeTail(sink, null, "");
@@ -330,7 +322,8 @@ export class Scanner {
    *
    * The usual case compares bytes and copies them. Another writer's head (times in another zone, other fields) is compared by value.
    */
-  #copyUnchanged(parent: ParentNodes, sink: ByteSink, headAt: number): boolean {
+  #copyUnchanged(parent: ParentNodes, node: { sink: ByteSink; headAt: number; head: NodeHead }): boolean {
+    const { sink, headAt, head } = node;
     const { bytes, start, end } = parent;
     const contentAt = start + (sink.length - headAt);
     if (sink.equalsAt(headAt, bytes, start) && bytes[end - 2] === closeArray && this.#knowsContent(bytes, contentAt, end - 1)) {
@@ -338,18 +331,17 @@ export class Scanner {
       return true;
     }
     const { ignoreCtime, ignoreInode } = this.#options;
-    const head = this.#head;
-    const node = parseNode(bytes, start, end);
+    const before = parseNode(bytes, start, end);
     const isSame =
-      node.type === "file" &&
-      node.size === head.size &&
-      node.mtimeSeconds === head.mtimeSeconds &&
-      node.mtimeNanos === head.mtimeNanos &&
-      (ignoreCtime || (node.ctimeSeconds === head.ctimeSeconds && node.ctimeNanos === head.ctimeNanos)) &&
-      (ignoreInode || ignoreCtime || node.inode === head.inode);
-    if (!isSame || node.content === null) return false;
-    for (let at = 0; at < node.content.length; at += 32) if (this.#options.index.find(node.content, at) < 0) return false;
-    writeNodeContent(sink, node.content);
+      before.type === "file" &&
+      before.size === head.size &&
+      before.mtimeSeconds === head.mtimeSeconds &&
+      before.mtimeNanos === head.mtimeNanos &&
+      (ignoreCtime || (before.ctimeSeconds === head.ctimeSeconds && before.ctimeNanos === head.ctimeNanos)) &&
+      (ignoreInode || ignoreCtime || before.inode === head.inode);
+    if (!isSame || before.content === null) return false;
+    for (let at = 0; at < before.content.length; at += 32) if (this.#options.index.find(before.content, at) < 0) return false;
+    writeNodeContent(sink, before.content);
     writeNodeTail(sink, null, "");
     return true;
   }
@@ -364,76 +356,26 @@ export class Scanner {
   }
 
   #saveSpecial(level: Level, name: ByteString, path: ByteString): void {
-    this.#fillHead(level, name, path);
-    if (this.#head.type === "symlink") {
+    let head = this.#heads.read(this.#status, { directory: level.handle, name, path });
+    if (head.type === "symlink") {
       const target = readLinkAt(level.handle, name);
       if (typeof target === "number") return this.#trouble(path, target, "read the link");
-      this.#head.linkTarget = target;
+      head = { ...head, linkTarget: target };
     }
     beginNode(level.sink);
-    writeNodeHead(level.sink, this.#head);
+    writeNodeHead(level.sink, head);
     writeNodeContent(level.sink, null);
     writeNodeTail(level.sink, null, "");
   }
 
-  /** Fills the head from the status looked at last. The fields that each type has are those that restic writes. */
-  #fillHead(level: Level, name: ByteString, path: ByteString): void {
-    const status = this.#status;
-    const head = this.#head;
-    const mode = status.mode;
-    head.name = name;
-    head.type = nodeTypeOfMode(mode);
-    head.mode = goModeOf(mode);
-    head.mtimeSeconds = status.mtimeSeconds;
-    head.mtimeNanos = status.mtimeNanos;
-    head.atimeSeconds = this.#options.withAtime ? status.atimeSeconds : head.mtimeSeconds;
-    head.atimeNanos = this.#options.withAtime ? status.atimeNanos : head.mtimeNanos;
-    head.ctimeSeconds = status.ctimeSeconds;
-    head.ctimeNanos = status.ctimeNanos;
-    head.uid = status.uid;
-    head.gid = status.gid;
-    head.user = findUserName(head.uid);
-    head.group = findGroupName(head.gid);
-    head.inode = toUint64(status.inode);
-    const isDirectory = head.type === "dir";
-    const isDevice = head.type === "dev" || head.type === "chardev";
-    const links = isDirectory || head.type === "fifo" ? 0 : status.links;
-    head.links = links;
-    // Only hard links need it, and it changes when a disk gets another number: then every tree would change.
-    head.deviceId = links > 1 ? toUint64(status.fileSystem) : 0;
-    head.size = head.type === "file" ? status.sizeBytes : 0;
-    head.device = isDevice ? toUint64(status.device) : 0;
-    head.linkTarget = "";
-    head.extendedAttributes = this.#readAttributes(level, name, path);
-  }
-
-  #readAttributes(level: Level, name: ByteString, path: ByteString): readonly ExtendedAttribute[] {
-    const place = path.length < longestPath ? path : pathBelow(level.handle, name);
-    const names = listAttributes(place);
-    if (typeof names === "number") {
-      if (names !== -enoent) this.#trouble(path, names, "list the extended attributes");
-      return noAttributes;
-    }
-    if (names.length === 0) return noAttributes;
-    const attributes: ExtendedAttribute[] = [];
-    for (const attribute of names) {
-      const value = readAttribute(place, attribute);
-      if (typeof value !== "number") attributes.push({ name: findUtf8(attribute) ?? attribute, value });
-      else if (value !== -enodata) this.#trouble(path, value, `read the extended attribute "${toUtf8OrEscaped(attribute)}"`);
-    }
-    return attributes;
-  }
-
   #trouble(path: ByteString, status: number, what: string): void {
     this.#options.counters.add(counter.troubles, 1);
-    const name = nameOfErrno(-status);
     const reason = -status === enoent ? "vanished" : what.includes("attribute") ? "attributes" : "unreadable";
-    const found = reason === "vanished" ? "it vanished while the backup ran" : name;
+    const found = reason === "vanished" ? "it vanished while the backup ran" : describeErrno(-status);
     this.#options.report({ path, reason, message: `Cannot ${what}: ${found}` });
   }
 }
 
-const noAttributes: readonly ExtendedAttribute[] = [];
 const closeArray = 0x5d;
 
 function beginNode(sink: ByteSink): void {
@@ -459,39 +401,4 @@ function openDirectory(path: ByteString): number {
     handle = next;
     rest = rest.slice(cut).replace(/^\/+/, "");
   }
-}
-
-function toUint64(value: bigint): number | bigint {
-  return value <= 0x1f_ffff_ffff_ffffn ? Number(value) : value;
-}
-
-function nameOfErrno(number: number): string {
-  for (const [name, value] of Object.entries(errno)) if (value === number) return name;
-  return `error ${number}`;
-}
-
-function emptyHead(): Writable<NodeHead> {
-  return {
-    name: "",
-    type: "file",
-    mode: 0,
-    mtimeSeconds: 0,
-    mtimeNanos: 0,
-    atimeSeconds: 0,
-    atimeNanos: 0,
-    ctimeSeconds: 0,
-    ctimeNanos: 0,
-    uid: 0,
-    gid: 0,
-    user: "",
-    group: "",
-    inode: 0,
-    deviceId: 0,
-    size: 0,
-    links: 0,
-    linkTarget: "",
-    extendedAttributes: noAttributes,
-    genericAttributes: "",
-    device: 0,
-  };
 }
