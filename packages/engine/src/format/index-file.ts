@@ -14,7 +14,7 @@
 import { Failure } from "@granary/base/errors";
 import "../errors.ts";
 import { fromUtf8, sliceUtf8, toUtf8OrEscaped } from "./byte-string.ts";
-import { ByteSink, writeDigits } from "./byte-sink.ts";
+import { ByteSink, writeDigits, writePart } from "./byte-sink.ts";
 import { ID_BYTES, ID_CHARS, readHex, writeHex } from "./ids.ts";
 import {
   CLOSE_ARRAY,
@@ -114,11 +114,6 @@ function writeEntries(sink: ByteSink, entries: Uint8Array): void {
     target[at++] = CLOSE_OBJECT;
   }
   sink.length = at;
-}
-
-function writePart(target: Uint8Array, at: number, part: Uint8Array): number {
-  for (let i = 0; i < part.length; i++) target[at + i] = part[i] ?? 0;
-  return at + part.length;
 }
 
 /** A blob as {@link scanIndex} gives it: one object for all, so take what is needed before the visit ends. */

@@ -77,52 +77,68 @@ export const ZERO_TIME_SECONDS = -62_135_596_800;
 
 // Printable ASCII that neither Go's quoting nor JSON changes.
 const PLAIN_NAME = /^[ !#-%'-;=?-[\]-~]*$/;
-const TYPE_AND_MODE: Readonly<Record<NodeType, string>> = {
-  file: '","type":"file"',
-  dir: '","type":"dir"',
-  symlink: '","type":"symlink"',
-  dev: '","type":"dev"',
-  chardev: '","type":"chardev"',
-  fifo: '","type":"fifo"',
-  socket: '","type":"socket"',
-  irregular: '","type":"irregular"',
+
+const part = (text: string): Uint8Array => Buffer.from(text, "latin1");
+
+const NAME = part('{"name":"');
+const TYPES: Readonly<Record<NodeType, Uint8Array>> = {
+  file: part('","type":"file"'),
+  dir: part('","type":"dir"'),
+  symlink: part('","type":"symlink"'),
+  dev: part('","type":"dev"'),
+  chardev: part('","type":"chardev"'),
+  fifo: part('","type":"fifo"'),
+  socket: part('","type":"socket"'),
+  irregular: part('","type":"irregular"'),
 };
+const MODE = part(',"mode":');
+const MTIME = part(',"mtime":"');
+const ATIME = part('","atime":"');
+const CTIME = part('","ctime":"');
+const UID = part('","uid":');
+const GID = part(',"gid":');
+const INODE = part(',"inode":');
+const DEVICE_ID = part(',"device_id":');
+const SIZE = part(',"size":');
+const LINKS = part(',"links":');
+const DEVICE = part(',"device":');
+const CONTENT = part(',"content":');
 
 /** Writes a node's head: all from its opening brace up to and including `"content":`. */
 export function writeNodeHead(sink: ByteSink, head: NodeHead): void {
-  sink.writeLatin1('{"name":"');
+  sink.writePart(NAME);
   sink.writeLatin1(PLAIN_NAME.test(head.name) ? head.name : escapeJsonBytes(quoteGo(head.name)));
-  sink.writeLatin1(TYPE_AND_MODE[head.type]);
-  writeNumber(sink, ',"mode":', head.mode);
-  sink.writeLatin1(',"mtime":"');
+  sink.writePart(TYPES[head.type]);
+  writeNumber(sink, MODE, head.mode);
+  sink.writePart(MTIME);
   writeTimeText(sink, head.mtimeSeconds, head.mtimeNanos);
-  sink.writeLatin1('","atime":"');
+  sink.writePart(ATIME);
   writeTimeText(sink, head.atimeSeconds, head.atimeNanos);
-  sink.writeLatin1('","ctime":"');
+  sink.writePart(CTIME);
   writeTimeText(sink, head.ctimeSeconds, head.ctimeNanos);
-  sink.writeLatin1('","uid":');
+  sink.writePart(UID);
   sink.writeInteger(head.uid);
-  sink.writeLatin1(',"gid":');
+  sink.writePart(GID);
   sink.writeInteger(head.gid);
-  writeString(sink, ',"user":"', head.user);
-  writeString(sink, ',"group":"', head.group);
-  writeNumber(sink, ',"inode":', head.inode);
-  writeNumber(sink, ',"device_id":', head.deviceId);
-  writeNumber(sink, ',"size":', head.size);
-  writeNumber(sink, ',"links":', head.links);
+  if (head.user !== "") sink.writePart(memberOfUser(head.user));
+  if (head.group !== "") sink.writePart(memberOfGroup(head.group));
+  writeNumber(sink, INODE, head.inode);
+  writeNumber(sink, DEVICE_ID, head.deviceId);
+  writeNumber(sink, SIZE, head.size);
+  writeNumber(sink, LINKS, head.links);
   if (head.linkTarget !== "") writeLinkTarget(sink, head.linkTarget);
   if (head.extendedAttributes.length > 0) writeExtendedAttributes(sink, head.extendedAttributes);
   if (head.genericAttributes !== "") {
     sink.writeLatin1(',"generic_attributes":');
     sink.writeLatin1(fromUtf8(head.genericAttributes));
   }
-  writeNumber(sink, ',"device":', head.device);
-  sink.writeLatin1(',"content":');
+  writeNumber(sink, DEVICE, head.device);
+  sink.writePart(CONTENT);
 }
 
-function writeNumber(sink: ByteSink, key: string, value: Uint64): void {
+function writeNumber(sink: ByteSink, key: Uint8Array, value: Uint64): void {
   if (value === 0) return;
-  sink.writeLatin1(key);
+  sink.writePart(key);
   sink.writeInteger(value);
 }
 
@@ -131,11 +147,20 @@ function writeTimeText(sink: ByteSink, seconds: number, nanos: number): void {
   sink.length = writeTime(sink.bytes, sink.length, seconds, nanos);
 }
 
-function writeString(sink: ByteSink, key: string, value: string): void {
-  if (value === "") return;
-  sink.writeLatin1(key);
-  sink.writeLatin1(escapeJsonBytes(fromUtf8(value)));
-  sink.writeByte(QUOTE);
+const memberOfUser = rememberMember(',"user":"');
+const memberOfGroup = rememberMember(',"group":"');
+
+/** The bytes of a text member; those of the last text are kept, since the files of a folder mostly have one owner. */
+function rememberMember(key: string): (text: string) => Uint8Array {
+  let last = "";
+  let bytes: Uint8Array = part(`${key}"`);
+  return (text) => {
+    if (text !== last) {
+      bytes = part(`${key}${escapeJsonBytes(fromUtf8(text))}"`);
+      last = text;
+    }
+    return bytes;
+  };
 }
 
 // A target that is no UTF-8 is written twice: readable with replacements, and exact.
@@ -183,7 +208,7 @@ export function writeNodeTail(sink: ByteSink, subtree: Uint8Array | null, error:
     sink.writeLatin1(',"subtree":');
     sink.writeQuotedId(subtree);
   }
-  writeString(sink, ',"error":"', error);
+  if (error !== "") sink.writeLatin1(`,"error":"${escapeJsonBytes(fromUtf8(error))}"`);
   sink.writeByte(CLOSE_OBJECT);
 }
 

@@ -15,7 +15,7 @@ export const MAX_TIME_CHARS = 30;
 
 // Files of one folder mostly share a few days, so the last date is kept.
 let cachedDay = 0;
-let cachedDate = "1970-01-01T";
+const cachedDate = Buffer.from("1970-01-01T", "latin1");
 const scratch = Buffer.alloc(MAX_TIME_CHARS);
 
 /** The text of an instant. @param nanos 0 to 999,999,999 */
@@ -32,10 +32,10 @@ export function formatTime(seconds: number, nanos: number): string {
 export function writeTime(target: Uint8Array, at: number, seconds: number, nanos: number): number {
   const day = Math.floor(seconds / DAY_SECONDS);
   if (day !== cachedDay) {
-    cachedDate = `${formatDate(day)}T`;
+    cachedDate.write(formatDate(day), "latin1");
     cachedDay = day;
   }
-  for (let i = 0; i < 11; i++) target[at + i] = cachedDate.charCodeAt(i);
+  for (let i = 0; i < 11; i++) target[at + i] = cachedDate[i] ?? 0;
   const ofDay = (seconds - day * DAY_SECONDS) | 0;
   const minutes = (ofDay / 60) | 0;
   writeTwoDigits(target, at + 11, (minutes / 60) | 0);
