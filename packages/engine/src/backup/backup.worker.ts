@@ -51,7 +51,7 @@ function createBuilder(type: BlobType): PackBuilder {
 const dataPacks = createBuilder("data");
 const treePacks = createBuilder("tree");
 const files = new FileSaver(
-  { cutter: createCutter(data.cut), index, packs: dataPacks, counters, breathe: () => scanner.feed(true) },
+  { cutter: createCutter(data.cut), index, packs: dataPacks, counters, breathe: () => scanner.feed(true), isWorkWanted: () => scanner.isExtentWanted(), share: (extent) => scanner.shareExtent(extent) },
   new FileStatus(),
 );
 const scanner = new Scanner({
@@ -75,6 +75,9 @@ function run(message: ToWorker): void {
       break;
     case "tree":
       post({ kind: "done", into: message.into, nodes: scanner.saveTree(message.tree, message.directory) });
+      break;
+    case "extent":
+      post({ kind: "done", into: message.into, nodes: scanner.saveExtent(message) });
       break;
     case "stream":
       post({ kind: "done", into: message.into, nodes: scanner.saveStream(message) });

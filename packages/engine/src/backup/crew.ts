@@ -18,7 +18,7 @@ import { WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { type BackupCounts, Counters } from "./counters.ts";
 import { Frames } from "./frames.ts";
-import type { BackupTrouble, BackupWorkerData, Destination, Frame, FromWorker, SliceTask, StreamTask, ToWorker, TreeTask } from "./messages.ts";
+import type { BackupTrouble, BackupWorkerData, Destination, Frame, FromWorker, SliceTask, StreamTask, Task, ToWorker } from "./messages.ts";
 
 const mebibyte = 1024 * 1024;
 /** Room in a buffer beyond the size at which a pack is closed. */
@@ -55,7 +55,7 @@ export class Crew {
   readonly #dataBuffers: PackBuffers;
   readonly #treeBuffers: PackBuffers;
   readonly #stopServing: (() => void)[] = [];
-  readonly #queue: (SliceTask | StreamTask | TreeTask)[] = [];
+  readonly #queue: Task[] = [];
   readonly #idle: number[] = [];
   readonly #frames = new Frames({ onTree: (into, tree, directory) => this.#enqueue({ kind: "tree", into, tree, directory }) });
   readonly #saves = new Set<Promise<void>>();
@@ -151,7 +151,7 @@ export class Crew {
     return { kind: "remote", mailbox };
   }
 
-  #enqueue(task: SliceTask | StreamTask | TreeTask): void {
+  #enqueue(task: Task): void {
     const worker = this.#idle.pop();
     if (worker === undefined) this.#queue.push(task);
     else this.#pool.post(worker, task);
@@ -160,7 +160,7 @@ export class Crew {
 
   /** Tells the workers how many of them are idle. A task on its way here is not seen: then one more is split off, which is harmless. */
   #publishHunger(): void {
-    Atomics.store(this.#hunger, 0, Math.max(0, this.#idle.length - this.#queue.length));
+    Atomics.store(this.#hunger, 0, this.#idle.length - this.#queue.length);
   }
 
   #onMessage(worker: number, message: FromWorker): void {

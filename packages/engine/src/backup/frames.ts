@@ -29,7 +29,7 @@ export class Frames {
     this.#completeWhenFull(frame);
   }
 
-  /** Takes the result for a hole: nodes joined by commas, or nothing for an entry that could not be saved. */
+  /** Takes the result for a hole: items joined by commas, or nothing for what could not be saved. */
   deliver(into: Destination, nodes: Uint8Array): void {
     let results = this.#results.get(into.frame);
     if (results === undefined) {
@@ -44,15 +44,18 @@ export class Frames {
   #completeWhenFull(frame: Frame): void {
     const results = this.#results.get(frame.id);
     const parts: Uint8Array[] = [];
+    let isWhole = true;
     for (const part of frame.parts) {
-      const nodes = typeof part === "number" ? results?.get(part) : part;
-      if (nodes === undefined) return;
-      if (nodes.length > 0) parts.push(nodes);
+      const items = typeof part === "number" ? results?.get(part) : part;
+      if (items === undefined) return;
+      if (items.length > 0) parts.push(items);
+      else isWhole = false;
     }
     this.#frames.delete(frame.id);
     this.#results.delete(frame.id);
     const joined = parts.flatMap((part, at) => (at === 0 ? [part] : [comma, part]));
-    if (frame.directory === undefined) this.deliver(frame.into, Buffer.concat(joined));
+    if (frame.file !== undefined) this.deliver(frame.into, isWhole ? Buffer.concat([frame.file.prefix, ...joined, frame.file.suffix]) : Buffer.alloc(0));
+    else if (frame.directory === undefined) this.deliver(frame.into, Buffer.concat(joined));
     else this.#options.onTree(frame.into, Buffer.concat([treePrefix, ...joined, treeSuffix]), frame.directory);
   }
 

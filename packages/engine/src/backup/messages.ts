@@ -53,6 +53,14 @@ export interface PendingDirectory {
   readonly parentTree?: Uint8Array;
 }
 
+/** What a file's node is made of once all its content is stored. It is dropped when a part of the content fails. */
+export interface PendingFile {
+  /** All before the content ids. */
+  readonly prefix: Uint8Array;
+  /** All after them. */
+  readonly suffix: Uint8Array;
+}
+
 /** A stream that the main thread feeds, such as standard input, saved as one file. */
 export interface StreamTask {
   readonly kind: "stream";
@@ -63,17 +71,34 @@ export interface StreamTask {
   readonly timeSeconds: number;
 }
 
-export type ToWorker = SliceTask | TreeTask | StreamTask | { readonly kind: "finish" };
+/** Part of a large file, already cut, to be read again and stored. */
+export interface ExtentTask {
+  readonly kind: "extent";
+  readonly into: Destination;
+  readonly path: ByteString;
+  readonly offsetBytes: number;
+  /** Lengths of the chunks, one after the other. */
+  readonly chunks: readonly number[];
+  /** The file's `struct statx` from when it was looked at. */
+  readonly status: Uint8Array;
+}
 
-/** Nodes joined by commas, of which some are still to come. */
+/** Anything that a worker can be given to do. */
+export type Task = SliceTask | TreeTask | StreamTask | ExtentTask;
+
+export type ToWorker = Task | { readonly kind: "finish" };
+
+/** Items joined by commas, of which some are still to come: nodes of a directory, or content ids of a file. */
 export interface Frame {
   readonly kind: "frame";
   readonly id: number;
   readonly into: Destination;
-  /** In order: joined nodes, or the number of a hole. */
+  /** In order: joined items, or the number of a hole. */
   readonly parts: readonly (Uint8Array | number)[];
-  /** With it, the parts are all nodes of this directory; without, they are part of a larger slice. */
+  /** With it, the parts are all nodes of this directory; without, part of a larger slice, or of a file. */
   readonly directory?: PendingDirectory;
+  /** With it, the parts are the content of this file. */
+  readonly file?: PendingFile;
 }
 
 /** One file that could not be saved, or not as it should. */
@@ -85,7 +110,7 @@ export interface BackupTrouble {
 
 export type FromWorker =
   | { readonly kind: "done"; readonly into: Destination; readonly nodes: Uint8Array }
-  | { readonly kind: "task"; readonly task: SliceTask }
+  | { readonly kind: "task"; readonly task: SliceTask | ExtentTask }
   | { readonly kind: "idle" }
   | { readonly kind: "pack"; readonly pack: FinishedPack }
   | { readonly kind: "trouble"; readonly trouble: BackupTrouble }
@@ -102,7 +127,7 @@ export interface BackupWorkerData {
   readonly dataBuffers: PackBuffersHandle;
   readonly treeBuffers: PackBuffersHandle;
   readonly counters: SharedArrayBuffer;
-  /** One word: how many idle workers nobody has given work to yet. */
+  /** One word: idle workers less waiting tasks. Above 0 somebody should share; at 0 a little in reserve does no harm. */
   readonly hunger: SharedArrayBuffer;
   readonly packs: PackAccess;
   readonly level: number;

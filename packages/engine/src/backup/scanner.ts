@@ -30,9 +30,9 @@ import type { BlobReader } from "../repository/blob-reader.ts";
 import type { PackBuilder } from "../repository/pack-builder.ts";
 import { compileExcluder, type ExcludeRules } from "../selection/exclude.ts";
 import { type Counters, counter } from "./counters.ts";
-import type { FileSaver } from "./file-saver.ts";
+import type { FileSaver, SharedExtent } from "./file-saver.ts";
 import { holdsMarker } from "./markers.ts";
-import type { BackupTrouble, Destination, Frame, PendingDirectory, SliceTask, StreamTask } from "./messages.ts";
+import type { BackupTrouble, Destination, ExtentTask, Frame, PendingDirectory, SliceTask, StreamTask } from "./messages.ts";
 import { describeErrno, emptyHead, HeadReader, longestPath } from "./head-reader.ts";
 import { ParentNodes } from "./parent-nodes.ts";
 
@@ -73,7 +73,7 @@ export interface ScannerOptions {
   readonly withAtime: boolean;
   readonly ignoreCtime: boolean;
   readonly ignoreInode: boolean;
-  readonly offload: (task: SliceTask) => void;
+  readonly offload: (task: SliceTask | ExtentTask) => void;
   readonly postFrame: (frame: Frame) => void;
   readonly postDone: (into: Destination, nodes: Uint8Array) => void;
   readonly report: (trouble: BackupTrouble) => void;
@@ -89,6 +89,9 @@ export class Scanner {
   readonly #id = Buffer.alloc(32);
   #frames = 0;
   #holes = 0;
+  /** The file being saved, and the frame of its content once some of it was given away. */
+  #sharing: ByteString = "";
+  #sharedFile = 0;
 
   constructor(options: ScannerOptions) {
     this.#options = options;
@@ -114,6 +117,32 @@ export class Scanner {
       if ((this.#options.hunger[0] ?? 0) > 0) this.feed(false);
       this.#saveEntry(level, level.names[level.next++] ?? "");
     }
+  }
+
+  /** Saves part of a large file for another worker. */
+  saveExtent(task: ExtentTask): Uint8Array {
+    const saved = this.#options.files.saveExtent(task);
+    if (typeof saved === "number") {
+      this.#trouble(task.path, saved, "read");
+      return new Uint8Array(0);
+    }
+    if (saved.changed) this.#reportChange(task.path);
+    return saved.part;
+  }
+
+  /** Whether another worker could do with some chunks of the file being saved. */
+  isExtentWanted(): boolean {
+    return Atomics.load(this.#options.hunger, 0) >= 0 && this.#sharing.length < longestPath;
+  }
+
+  /** Gives chunks of the file being saved away. @returns the hole for their ids */
+  shareExtent(extent: SharedExtent): number {
+    if (this.#sharedFile === 0) this.#sharedFile = this.#newFrame();
+    const hole = ++this.#holes;
+    Atomics.sub(this.#options.hunger, 0, 1);
+    const into = { frame: this.#sharedFile, hole };
+    this.#options.offload({ kind: "extent", into, path: this.#sharing, ...extent, status: Uint8Array.from(this.#status.raw) });
+    return hole;
   }
 
   /** Stores a tree whose nodes came from several workers. @returns the node of its directory, or the bare id when that has no head */
@@ -178,8 +207,12 @@ export class Scanner {
   }
 
   #openHole(level: Level): number {
-    if (level.frame === 0) level.frame = (this.#options.worker + 1) * 2 ** 32 + ++this.#frames;
+    if (level.frame === 0) level.frame = this.#newFrame();
     return ++this.#holes;
+  }
+
+  #newFrame(): number {
+    return (this.#options.worker + 1) * 2 ** 32 + ++this.#frames;
   }
 
   /** Ends a level: its nodes go up, or its frame to the main thread. */
@@ -299,22 +332,29 @@ export class Scanner {
       counters.add(counter.bytesProcessed, sizeBytes);
       return;
     }
+    this.#sharing = path;
     const saved = files.save(level.handle, name, status);
     if (typeof saved === "number") {
       sink.length = rollback;
+      if (this.#sharedFile !== 0) this.#dropShared(level);
       return this.#trouble(path, saved, "read");
     }
-    if (saved.changed) {
-      this.#options.report({ path, reason: "changed", message: "The file changed while it was read; the snapshot may hold a mixture of old and new" });
-      counters.add(counter.troubles, 1);
-    }
+    if (saved.changed) this.#reportChange(path);
+    counters.add(hasParent ? counter.filesChanged : counter.filesNew, 1);
     if (saved.sizeBytes !== sizeBytes) {
       sink.length = headAt;
       writeNodeHead(sink, { ...head, size: saved.sizeBytes });
     }
-    writeNodeContent(sink, files.content);
-    writeNodeTail(sink, null, "");
-    counters.add(hasParent ? counter.filesChanged : counter.filesNew, 1);
+    if (saved.parts === undefined) {
+      writeNodeContent(sink, files.content);
+      writeNodeTail(sink, null, "");
+      return;
+    }
+    sink.writeByte(openArray);
+    const file = { prefix: sink.copy(headAt), suffix: Buffer.from("]}") };
+    sink.length = rollback;
+    this.#options.postFrame({ kind: "frame", id: this.#sharedFile, into: this.#holeIn(level), parts: saved.parts, file });
+    this.#sharedFile = 0;
   }
 
   /**
@@ -368,6 +408,19 @@ export class Scanner {
     writeNodeTail(level.sink, null, "");
   }
 
+  /** Lets the parts of a file that could not be read to its end run out into nothing. */
+  #dropShared(level: Level): void {
+    const file = { prefix: new Uint8Array(0), suffix: new Uint8Array(0) };
+    const parts = [new Uint8Array(0), ...this.#options.files.takeParts()];
+    this.#options.postFrame({ kind: "frame", id: this.#sharedFile, into: this.#holeIn(level), parts, file });
+    this.#sharedFile = 0;
+  }
+
+  #reportChange(path: ByteString): void {
+    this.#options.counters.add(counter.troubles, 1);
+    this.#options.report({ path, reason: "changed", message: "The file changed while it was read; the snapshot may hold a mixture of old and new" });
+  }
+
   #trouble(path: ByteString, status: number, what: string): void {
     this.#options.counters.add(counter.troubles, 1);
     const reason = -status === enoent ? "vanished" : what.includes("attribute") ? "attributes" : "unreadable";
@@ -376,6 +429,7 @@ export class Scanner {
   }
 }
 
+const openArray = 0x5b;
 const closeArray = 0x5d;
 
 function beginNode(sink: ByteSink): void {

@@ -12,6 +12,7 @@ export interface PackBuffersHandle {
   readonly bufferBytes: number;
 }
 
+const pageBytes = 4096;
 const free = 0;
 const taken = 1;
 
@@ -26,7 +27,10 @@ export class PackBuffers {
 
   /** @param bufferBytes capacity of each; memory is used only where it is written */
   static create(count: number, bufferBytes: number): PackBuffers {
-    return new PackBuffers({ state: new SharedArrayBuffer(4 * (count + 1)), data: new SharedArrayBuffer(count * bufferBytes), bufferBytes });
+    const whole = Math.ceil(bufferBytes / pageBytes) * pageBytes;
+    // With a maximum length the memory begins at a page, so that stores can write from it without a copy (store/direct-write.ts).
+    const data = new SharedArrayBuffer(count * whole, { maxByteLength: count * whole });
+    return new PackBuffers({ state: new SharedArrayBuffer(4 * (count + 1)), data, bufferBytes: whole });
   }
 
   static attach(handle: PackBuffersHandle): PackBuffers {

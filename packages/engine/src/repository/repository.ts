@@ -68,7 +68,7 @@ export async function createRepository(store: Store, options: CreateRepositoryOp
   throwIfCancelled(signal);
   // Only key files that are there before the config is: once it is there, others may add keys.
   const remains = await Array.fromAsync(listFiles(store, "key", signal));
-  const key: MasterKey = { encrypt: randomBytes(32), macK: randomBytes(16), macR: randomBytes(16) };
+  const key: MasterKey = { encrypt: drawSecret(32), macK: drawSecret(16), macR: drawSecret(16) };
   const sealer = new Sealer(key);
   const config: Config = {
     version: MAX_VERSION,
@@ -86,6 +86,11 @@ export async function createRepository(store: Store, options: CreateRepositoryOp
   // They wrap master keys that never came to use, and would only slow opening down (restic could not even open the repository).
   for (const { id } of remains) await store.remove({ kind: "key", name: id }).catch(() => undefined);
   return { store, config, keyId, key, sealer, index: new BlobIndex() };
+}
+
+/** In memory of its own, so that a message to a worker carries these bytes only. */
+function drawSecret(sizeBytes: number): Uint8Array {
+  return new Uint8Array(randomBytes(sizeBytes));
 }
 
 async function refuseExisting(store: Store, signal: AbortSignal | undefined): Promise<void> {

@@ -18,6 +18,7 @@ import { throwIfCancelled } from "@granary/base/cancel";
 import { syncFolder } from "@granary/base/durable-file";
 import { Failure, isFailure } from "@granary/base/errors";
 import { mapOrdered } from "@granary/base/map-ordered";
+import { writeDirect } from "./direct-write.ts";
 import { checkRef, describeRef, fileKinds, folderOf, isFileName } from "./layout.ts";
 import type { FileEntry, FileKind, FileRef, Span, Store } from "./store.ts";
 import { storeCodeOf, systemCodeOf } from "./system-error.ts";
@@ -239,7 +240,8 @@ class FolderStore implements LocalStore {
     let isMoved = false;
     try {
       try {
-        await writeFully(file, data, signal);
+        const direct = await writeDirect(temporary, data);
+        await writeFully(file, { data, from: direct }, signal);
         await markReadOnly(file, modes.file);
         await file.datasync().catch(ignoreUnsupported);
       } finally {
@@ -416,8 +418,8 @@ async function makeFolder(path: string, mode: number): Promise<void> {
   if (mode !== privateModes.folder) await chmod(path, mode); // the umask may have taken the group's bits
 }
 
-async function writeFully(file: FileHandle, data: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
-  for (let offset = 0; offset < data.length; ) {
+async function writeFully(file: FileHandle, { data, from }: { data: Uint8Array; from: number }, signal: AbortSignal | undefined): Promise<void> {
+  for (let offset = from; offset < data.length; ) {
     throwIfCancelled(signal);
     const { bytesWritten } = await file.write(data, offset, Math.min(pieceBytes, data.length - offset), offset);
     offset += bytesWritten;
