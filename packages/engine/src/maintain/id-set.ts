@@ -91,6 +91,11 @@ export class BlobSet {
     return ((this.#bits[entry >>> 5] ?? 0) & (1 << (entry & 31))) !== 0;
   }
 
+  /** Whether `other`, a set of the same index, has all that this one has. */
+  isSubsetOf(other: BlobSet): boolean {
+    return this.#bits.every((bits, word) => (bits & ~(other.#bits[word] ?? 0)) === 0);
+  }
+
   /** The numbers of the index entries of all blobs of the set, ascending. */
   *entries(): Generator<number, void, undefined> {
     for (let word = 0; word < this.#bits.length; word++) {

@@ -4,49 +4,9 @@ import { type Failure, isFailure } from "@granary/base/errors";
 import fc from "fast-check";
 import { sha256 } from "../crypto/hash.ts";
 import { hexOf } from "../format/ids.ts";
-import { findEntry, type LoadTree, MAX_TREES_AHEAD, type TreeEntry, walkTree, type WalkOptions } from "./tree-walk.ts";
-
-/** A directory: names to what they are; a text is a file's size. */
-interface Sample {
-  readonly [name: string]: Sample | number;
-}
-
-class SampleTrees {
-  readonly blobs = new Map<string, Buffer>();
-  loads = 0;
-  loading = 0;
-  mostLoading = 0;
-
-  add(sample: Sample): Buffer {
-    const nodes = Object.keys(sample)
-      .sort()
-      .map((name) => {
-        const value = sample[name];
-        return typeof value === "object"
-          ? { name, type: "dir", subtree: this.add(value).toString("hex") }
-          : { name, type: "file", size: value, content: [] };
-      });
-    return this.addRaw(JSON.stringify({ nodes }));
-  }
-
-  addRaw(json: string): Buffer {
-    const bytes = Buffer.from(json);
-    const id = sha256(bytes);
-    this.blobs.set(hexOf(id), bytes);
-    return id;
-  }
-
-  readonly load: LoadTree = async (id, signal) => {
-    this.loads++;
-    this.mostLoading = Math.max(this.mostLoading, ++this.loading);
-    await new Promise((resolve) => setImmediate(resolve));
-    this.loading--;
-    signal?.throwIfAborted();
-    const bytes = this.blobs.get(hexOf(id));
-    if (bytes === undefined) throw Object.assign(new Error("gone"), { code: "BlobMissing", kind: "corrupt", details: {} });
-    return bytes;
-  };
-}
+import type { TreeLoader } from "../repository/blob-load.ts";
+import { type Sample, SampleTrees } from "./sample-trees.ts";
+import { findEntry, MAX_TREES_AHEAD, type TreeEntry, walkTree, type WalkOptions } from "./tree-walk.ts";
 
 async function collect(trees: SampleTrees, root: Uint8Array, options: WalkOptions = {}): Promise<TreeEntry[]> {
   const found: TreeEntry[] = [];
@@ -168,13 +128,13 @@ test("walkTree() fails at a missing or damaged directory, or reports it and goes
 
 test("walkTree() refuses a directory that contains itself, and one too deep", async () => {
   const own = sha256(Buffer.from("any"));
-  const cycle: LoadTree = async () => Buffer.from(JSON.stringify({ nodes: [{ name: "again", type: "dir", subtree: hexOf(own) }] }));
+  const cycle: TreeLoader = async () => Buffer.from(JSON.stringify({ nodes: [{ name: "again", type: "dir", subtree: hexOf(own) }] }));
   await assert.rejects(async () => {
     for await (const _ of walkTree(cycle, own));
   }, /contains itself/);
 
   // each tree is named by its depth, and leads one deeper, for ever
-  const endless: LoadTree = async (id) => {
+  const endless: TreeLoader = async (id) => {
     const next = Buffer.from(id);
     next.writeUInt32LE(next.readUInt32LE() + 1);
     return Buffer.from(JSON.stringify({ nodes: [{ name: "d", type: "dir", subtree: hexOf(next) }] }));
@@ -208,11 +168,11 @@ test("walkTree() stops when it is cancelled, and cleans up when its consumer lea
 test("findEntry() finds files, directories and the root, and says what is missing", async () => {
   const trees = new SampleTrees();
   const root = trees.add({ home: { alice: { "notes.txt": 5 } } });
-  assert.equal((await findEntry(trees.load, root, "/home/alice/notes.txt")).node.size, 5);
-  assert.equal((await findEntry(trees.load, root, "home//./alice/")).path, "/home/alice");
-  const top = await findEntry(trees.load, root, "/");
+  assert.equal((await findEntry(trees.load, root, { path: "/home/alice/notes.txt" })).node.size, 5);
+  assert.equal((await findEntry(trees.load, root, { path: "home//./alice/" })).path, "/home/alice");
+  const top = await findEntry(trees.load, root, { path: "/" });
   assert.deepEqual([top.path, top.depth, top.node.type, hexOf(top.node.subtree ?? root)], ["", 0, "dir", hexOf(root)]);
   for (const path of ["/home/bob", "/home/alice/notes.txt/x", "/.."]) {
-    await assert.rejects(findEntry(trees.load, root, path), (error) => isFailure(error, "PathNotFound"));
+    await assert.rejects(findEntry(trees.load, root, { path }), (error) => isFailure(error, "PathNotFound"));
   }
 });

@@ -17,10 +17,8 @@ import { type ByteString, toUtf8OrEscaped } from "../format/byte-string.ts";
 import { hexOf } from "../format/ids.ts";
 import type { TreeNode } from "../format/node.ts";
 import { parseNode } from "../format/parse-node.ts";
-import { scanTree } from "../format/tree.ts";
-
-/** Loads the plain bytes of a tree blob by its 32-byte id; they must not change while the walk uses them. */
-export type LoadTree = (id: Uint8Array, signal?: AbortSignal) => Promise<Uint8Array>;
+import type { TreeLoader } from "../repository/blob-load.ts";
+import { findNode, TreeCursor } from "./tree-cursor.ts";
 
 /** An entry of a directory, on the way. */
 export interface TreeEntry {
@@ -51,7 +49,7 @@ export const MAX_TREES_AHEAD = 48;
 /** How many of one directory's subdirectories are loaded ahead, so that deeper ones, which are needed sooner, have room. */
 const AHEAD_IN_DIRECTORY = 8;
 /** No real tree is so deep: names of one byte reach it at a path of 32 KiB, eight times what Linux takes in one call. */
-const MAX_DEPTH = 16_384;
+export const MAX_DEPTH = 16_384;
 const BATCH_ENTRIES = 256;
 
 /**
@@ -62,7 +60,7 @@ const BATCH_ENTRIES = 256;
  * @throws BlobMissing, BlobInvalid, TreeInvalid, unless `onUnreadable` takes them; what `load` throws; Cancelled
  */
 export async function* walkTree(
-  load: LoadTree,
+  load: TreeLoader,
   root: Uint8Array,
   options: WalkOptions = {},
 ): AsyncGenerator<readonly TreeEntry[], void, undefined> {
@@ -121,10 +119,7 @@ class Directory {
   readonly treeId: Uint8Array;
   /** Why the rest of the entries cannot be read. */
   fault: Failure | undefined;
-  readonly #bytes: Uint8Array;
-  // where each node begins and ends in the bytes, in turns
-  readonly #spans: Uint32Array;
-  #nextSpan = 0;
+  readonly #cursor: TreeCursor;
   #batch: TreeEntry[] = [];
   // for each entry of the batch, where it leads if it is walked into
   #below: (Below | undefined)[] = [];
@@ -135,12 +130,11 @@ class Directory {
   constructor(path: ByteString, treeId: Uint8Array, bytes: Uint8Array) {
     this.path = path;
     this.treeId = treeId;
-    this.#bytes = bytes;
-    this.#spans = findNodes(bytes);
+    this.#cursor = new TreeCursor(bytes);
   }
 
   get isDone(): boolean {
-    return this.#nextSpan >= this.#spans.length && this.#at === this.#batch.length;
+    return this.#cursor.isAtEnd && this.#at === this.#batch.length;
   }
 
   /** The next run of entries, up to and including the first that is walked into. */
@@ -162,7 +156,7 @@ class Directory {
     this.#below = [];
     this.#at = 0;
     this.#aheadUpTo = 0;
-    while (this.#nextSpan < this.#spans.length && this.#batch.length < BATCH_ENTRIES) {
+    while (!this.#cursor.isAtEnd && this.#batch.length < BATCH_ENTRIES) {
       const entry = this.#parseEntry(depth);
       if (entry === undefined) return;
       this.#batch.push(entry);
@@ -175,15 +169,15 @@ class Directory {
   /** The next entry, or `undefined` when it cannot be read; nothing is read after it then. */
   #parseEntry(depth: number): TreeEntry | undefined {
     try {
-      const node = parseNode(this.#bytes, this.#spans[this.#nextSpan] ?? 0, this.#spans[this.#nextSpan + 1] ?? 0);
+      const node = this.#cursor.next();
+      if (node === undefined) return undefined;
       const path = `${this.path}/${node.name}`;
       if (node.type === "dir" && node.subtree === null)
         throw invalid(path, hexOf(this.treeId), "its entry is a directory but names no tree");
-      this.#nextSpan += 2;
       return { path, node, depth, treeId: this.treeId };
     } catch (error) {
       this.fault = toFailure(error);
-      this.#nextSpan = this.#spans.length;
+      this.#cursor.skipRest();
       return undefined;
     }
   }
@@ -202,29 +196,14 @@ class Directory {
   }
 }
 
-function findNodes(bytes: Uint8Array): Uint32Array {
-  let spans = new Uint32Array(64);
-  let count = 0;
-  scanTree(bytes, (_name, start, end) => {
-    if (count === spans.length) {
-      const more = new Uint32Array(count * 2);
-      more.set(spans);
-      spans = more;
-    }
-    spans[count++] = start;
-    spans[count++] = end;
-  });
-  return spans.slice(0, count);
-}
-
 /** Trees on their way: started in the order in which they will be taken, and each taken as often as it was started. */
 class ReadAhead {
-  readonly #load: LoadTree;
+  readonly #load: TreeLoader;
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   readonly #waiting = new Map<string, { readonly loading: Promise<Uint8Array>; uses: number }>();
 
-  constructor(load: LoadTree, signal: AbortSignal | undefined) {
+  constructor(load: TreeLoader, signal: AbortSignal | undefined) {
     this.#load = load;
     this.#signal = signal === undefined ? this.#abort.signal : AbortSignal.any([signal, this.#abort.signal]);
   }
@@ -269,7 +248,11 @@ class ReadAhead {
  * @returns the entry; its depth is 0 when the path names the root itself, for which a directory is made up
  * @throws PathNotFound; what `load` throws
  */
-export async function findEntry(load: LoadTree, root: Uint8Array, path: ByteString, signal?: AbortSignal): Promise<TreeEntry> {
+export async function findEntry(
+  load: TreeLoader,
+  root: Uint8Array,
+  { path, signal }: { path: ByteString; signal?: AbortSignal },
+): Promise<TreeEntry> {
   let entry: TreeEntry = { path: "", node: { ...ROOT, name: "", subtree: root }, depth: 0, treeId: root };
   for (const name of path.split("/").filter((part) => part !== "" && part !== ".")) {
     const { subtree, type } = entry.node;
@@ -279,14 +262,6 @@ export async function findEntry(load: LoadTree, root: Uint8Array, path: ByteStri
     entry = { path: `${entry.path}/${name}`, node, depth: entry.depth + 1, treeId: subtree };
   }
   return entry;
-}
-
-function findNode(tree: Uint8Array, wanted: ByteString): TreeNode | undefined {
-  let found: TreeNode | undefined;
-  scanTree(tree, (name, start, end) => {
-    if (name === wanted) found = parseNode(tree, start, end);
-  });
-  return found;
 }
 
 const ROOT_JSON = Buffer.from('{"name":"root","type":"dir"}');
