@@ -11,6 +11,7 @@
  */
 import { Failure } from "@granary/base/errors";
 import "../errors.ts";
+import { releaseMemory } from "../native/memory.ts";
 import { type Sealer, sealOverheadBytes } from "../crypto/seal.ts";
 import type { RecordSubject } from "./json-record.ts";
 import { OPEN_ARRAY, OPEN_OBJECT } from "./json-scan.ts";
@@ -25,7 +26,9 @@ export function encodeFile(sealer: Sealer, json: Uint8Array, compress: boolean):
   const plain = Buffer.allocUnsafeSlow(1 + boundCompressed(json.length));
   plain[0] = COMPRESSED;
   const frameBytes = compressInto(plain.subarray(1), json, LEVEL);
-  return sealer.seal(plain.subarray(0, 1 + frameBytes));
+  const sealed = sealer.seal(plain.subarray(0, 1 + frameBytes));
+  releaseMemory(plain);
+  return sealed;
 }
 
 /** What is read, and what of it is believed. */

@@ -9,7 +9,6 @@ import { createTreeLoader, loadBlob } from "./blob-load.ts";
 import type { Repository } from "./repository.ts";
 import { createScratch, failsWith, flip, plant, spoil, truncate } from "./scratch.ts";
 
-
 /** Stores a pack of these blobs, every second compressed, without the header that loading does not need. @returns the blobs' ids */
 async function storePack(repository: Repository, blobs: readonly Uint8Array[]): Promise<{ ids: Uint8Array[]; packName: string }> {
   const parts: Uint8Array[] = [];

@@ -60,7 +60,11 @@ test("a file that is whole but of another repository, or no file at all, is refu
   const repository = await createScratch();
   const foreign = await createScratch();
   for (const [kind, code] of kinds) {
-    const contents = [encodeFile(foreign.sealer, Buffer.from("{}"), true), Buffer.from("hello"), repository.sealer.seal(Buffer.from("hello"))];
+    const contents = [
+      encodeFile(foreign.sealer, Buffer.from("{}"), true),
+      Buffer.from("hello"),
+      repository.sealer.seal(Buffer.from("hello")),
+    ];
     for (const bytes of contents) {
       const { name } = await plant(repository.store, kind, bytes);
       const [id] = await listByPrefix(repository.store, { kind, prefix: name });
@@ -84,7 +88,10 @@ test("a bomb is refused before it fills the memory", async () => {
   const { name } = await plant(repository.store, "snapshot", bomb);
   const [id] = await listByPrefix(repository.store, { kind: "snapshot", prefix: name });
   assert.ok(id !== undefined);
-  await assert.rejects(loadFile(repository, { kind: "snapshot", id }), failsWith("SnapshotInvalid", /decompresses to 41943040 bytes, at most/));
+  await assert.rejects(
+    loadFile(repository, { kind: "snapshot", id }),
+    failsWith("SnapshotInvalid", /decompresses to 41943040 bytes, at most/),
+  );
 });
 
 test("listByPrefix() finds all ids that begin so, and none for nothing", async () => {

@@ -17,6 +17,7 @@ import {
   parseSnapshotId,
   type SnapshotId,
 } from "../format/ids.ts";
+import { releaseMemory } from "../native/memory.ts";
 import { describeRef } from "../store/layout.ts";
 import type { Store } from "../store/store.ts";
 

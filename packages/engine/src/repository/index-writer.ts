@@ -13,6 +13,7 @@ import type { IndexId } from "../format/ids.ts";
 import { encodeIndex, INDEX_ENTRY_BYTES, INDEX_TARGET_BLOBS, type IndexPack, writeIndexEntry } from "../format/index-file.ts";
 import { hexOf, parsePackId } from "../format/ids.ts";
 import { type HeaderEntry, parseHeader } from "../format/pack.ts";
+import { releaseMemory } from "../native/memory.ts";
 import type { BlobIndex } from "./blob-index.ts";
 import { type FileAccess, saveFile } from "./files.ts";
 
@@ -121,7 +122,9 @@ export class IndexWriter {
   }
 
   async #save(packs: readonly IndexPack[]): Promise<void> {
-    const id = await saveFile(this.#access, { kind: "index", json: encodeIndex(packs) }, this.#options.signal);
+    const json = encodeIndex(packs);
+    const id = await saveFile(this.#access, { kind: "index", json }, this.#options.signal);
+    releaseMemory(json);
     this.#options.onSaved?.(id);
   }
 }

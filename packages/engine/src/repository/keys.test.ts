@@ -5,7 +5,7 @@ import { fakeClock } from "@granary/base/testing";
 import { parseKeyId } from "../format/ids.ts";
 import { createFaultyStore, type FaultMode } from "../store/faulty.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { addKey, changePassword, findKey, listKeys, removeKey } from "./keys.ts";
+import { addKey, changePassword, findKey, listKeys, removeKey, saveKey } from "./keys.ts";
 import { openRepository } from "./repository.ts";
 import { createScratch, failsWith, flip, insecureScryptCost, listNames, plant, scratchPassword, spoil } from "./scratch.ts";
 
@@ -81,6 +81,18 @@ test("a new key that was stored wrongly is not relied upon", async () => {
   await openRepository(repository.store, { password: scratchPassword });
 });
 
+test("the master key is the same bytes whichever key file it comes from", async () => {
+  const repository = await createScratch();
+  const macR = Uint8Array.from(repository.key.macR);
+  // bits that Poly1305 does not use
+  for (const at of [3, 7, 11, 15]) macR[at] = (macR[at] ?? 0) | 0xf0;
+  for (const at of [4, 8, 12]) macR[at] = (macR[at] ?? 0) | 0x03;
+  assert.notDeepEqual(macR, repository.key.macR);
+  const password = new Secret("other");
+  await saveKey(repository.store, { key: { ...repository.key, macR }, password }, cheap);
+  assert.deepEqual((await openRepository(repository.store, { password })).key, repository.key);
+});
+
 test("an empty password is refused", async () => {
   const repository = await createScratch();
   await assert.rejects(addKey(repository, new Secret(""), cheap), failsWith("InvalidArgument"));
@@ -125,7 +137,9 @@ test("a key whose salt or data is damaged does not open", async () => {
   for (const field of ["salt", "data"]) {
     await spoil(repository.store, ref, () => {
       const file = JSON.parse(Buffer.from(good).toString()) as Record<string, string>;
-      return Buffer.from(JSON.stringify({ ...file, [field]: Buffer.from(flip(Buffer.from(file[field] ?? "", "base64"))).toString("base64") }));
+      return Buffer.from(
+        JSON.stringify({ ...file, [field]: Buffer.from(flip(Buffer.from(file[field] ?? "", "base64"))).toString("base64") }),
+      );
     });
     await assert.rejects(openRepository(repository.store, { password: scratchPassword }), failsWith("WrongPassword"), field);
   }

@@ -165,7 +165,18 @@ async function openKeyFile(id: KeyId, file: KeyFile, password: Secret): Promise<
   }
   const key = parseMasterKey(opened, id);
   opened.fill(0);
-  return key;
+  return normalizeKey(key);
+}
+
+/**
+ * Clears the bits of the code's key that Poly1305 does not use (RFC 8439 §2.5), as restic does when it writes one, so that the master key
+ * is the same bytes whichever key file it comes from.
+ */
+export function normalizeKey(key: MasterKey): MasterKey {
+  const macR = Uint8Array.from(key.macR);
+  for (const at of [3, 7, 11, 15]) macR[at] = (macR[at] ?? 0) & 0x0f;
+  for (const at of [4, 8, 12]) macR[at] = (macR[at] ?? 0) & 0xfc;
+  return { ...key, macR };
 }
 
 /**

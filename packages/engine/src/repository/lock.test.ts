@@ -79,7 +79,11 @@ test("shared locks go together, exclusive ones with nothing", async () => {
     await using _ = await acquire(repository, clock, { exclusive: held });
     const second = acquire(repository, clock, { exclusive: wanted });
     if (isGranted) await (await second).release();
-    else await assert.rejects(second, failsWith("RepositoryLocked", new RegExp(`process ${process.pid} of .* on ${hostname()} has locked it`)));
+    else
+      await assert.rejects(
+        second,
+        failsWith("RepositoryLocked", new RegExp(`process ${process.pid} of .* on ${hostname()} has locked it`)),
+      );
     assert.equal((await locksOf(repository)).length, 1);
   }
 });
@@ -88,7 +92,10 @@ test("a lock of somebody else is respected, and named, stale or not", async () =
   const repository = await createScratch();
   const clock = fakeClock();
   await plantLock(repository, clock, { exclusive: true });
-  await assert.rejects(acquire(repository, clock), failsWith("RepositoryLocked", /process 4711 of bob on elsewhere has locked it exclusively since 2026/));
+  await assert.rejects(
+    acquire(repository, clock),
+    failsWith("RepositoryLocked", /process 4711 of bob on elsewhere has locked it exclusively since 2026/),
+  );
   await clock.advance(31 * minuteMs);
   await assert.rejects(acquire(repository, clock), failsWith("RepositoryLocked", /that lock is stale/));
   assert.equal((await locksOf(repository)).length, 1, "ours is not left behind");
@@ -233,7 +240,9 @@ test("a lock is refreshed every five minutes: first the new file, then the old o
 });
 
 /** A repository whose store fails by plan from the moment the lock is held. */
-async function heldWithFaults(plan: readonly FaultRule[]): Promise<{ lock: RepositoryLock; clock: FakeClock; access: FileAccess; troubles: string[] }> {
+async function heldWithFaults(
+  plan: readonly FaultRule[],
+): Promise<{ lock: RepositoryLock; clock: FakeClock; access: FileAccess; troubles: string[] }> {
   const repository = await createScratch();
   const clock = fakeClock();
   const troubles: string[] = [];

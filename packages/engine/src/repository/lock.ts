@@ -9,6 +9,9 @@
  * {@link RepositoryLock.signal}. Time is taken from the monotonic clock, which nobody can set; where the wall clock has moved differently,
  * because somebody set it or because the machine slept, the time in our lock misleads others, so it is refreshed at once, and with care:
  * if our old lock was removed meanwhile, and another is in its place, ours is lost.
+ *
+ * To learn whether the holder of a lock is alive, restic sends it SIGHUP, which ends processes that do not expect it. So a process that has
+ * held a lock ignores SIGHUP from then on, as restic does itself; whoever wants to react to it can listen to it all the same.
  */
 import { hostname, userInfo } from "node:os";
 import { throwIfCancelled } from "@granary/base/cancel";
@@ -133,6 +136,7 @@ class HeldLock implements RepositoryLock {
   readonly #stopWatching: () => void;
 
   private constructor(access: FileAccess, options: LockOptions, placed: LockFile) {
+    ignoreHangups();
     this.#access = access;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -269,6 +273,14 @@ class HeldLock implements RepositoryLock {
       }
     }
   }
+}
+
+let isIgnoringHangups = false;
+
+function ignoreHangups(): void {
+  if (isIgnoringHangups) return;
+  isIgnoringHangups = true;
+  process.on("SIGHUP", () => undefined);
 }
 
 /** A lock file, and when it was made, by both clocks. */

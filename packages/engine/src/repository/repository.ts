@@ -21,7 +21,7 @@ import type { KeyId } from "../format/ids.ts";
 import type { FileKind, FileRef, Store } from "../store/store.ts";
 import { BlobIndex } from "./blob-index.ts";
 import { listFiles } from "./files.ts";
-import { type CreateKeyOptions, saveKey, searchKey, type SearchKeyOptions } from "./keys.ts";
+import { type CreateKeyOptions, normalizeKey, saveKey, searchKey, type SearchKeyOptions } from "./keys.ts";
 
 /** An open repository. Belongs to one thread; workers get the key and the index's handle, and make their own sealers. */
 export interface Repository {
@@ -68,7 +68,7 @@ export async function createRepository(store: Store, options: CreateRepositoryOp
   throwIfCancelled(signal);
   // Only key files that are there before the config is: once it is there, others may add keys.
   const remains = await Array.fromAsync(listFiles(store, "key", signal));
-  const key: MasterKey = { encrypt: drawSecret(32), macK: drawSecret(16), macR: drawSecret(16) };
+  const key = normalizeKey({ encrypt: drawSecret(32), macK: drawSecret(16), macR: drawSecret(16) });
   const sealer = new Sealer(key);
   const config: Config = {
     version: MAX_VERSION,

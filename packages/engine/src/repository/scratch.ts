@@ -59,7 +59,7 @@ export function truncate(bytes: Uint8Array): Uint8Array {
 }
 
 /** For `assert.rejects`: the failure with this code, and with a message that says so. */
-export function failsWith(code: string, message = /./): (error: unknown) => boolean {
+export function failsWith(code: string, message: RegExp = /./): (error: unknown) => boolean {
   return (error) => {
     if (isFailure(error, code) && message.test(error.message)) return true;
     throw new Error(`${code} with ${String(message)} expected, found: ${isFailure(error) ? `${error.code} ` : ""}${String(error)}`, {

@@ -39,7 +39,14 @@ function make(seconds: number, more: Partial<Snapshot> = {}): Snapshot {
 }
 
 function stored(seconds: number, more: Partial<Snapshot> = {}): StoredSnapshot {
-  return { ...make(seconds, more), id: parseSnapshotId(createHash("sha256").update(`${seconds}${JSON.stringify(more)}`).digest("hex")) };
+  return {
+    ...make(seconds, more),
+    id: parseSnapshotId(
+      createHash("sha256")
+        .update(`${seconds}${JSON.stringify(more)}`)
+        .digest("hex"),
+    ),
+  };
 }
 
 async function save(repository: Repository, ...snapshots: readonly Snapshot[]): Promise<SnapshotId[]> {
