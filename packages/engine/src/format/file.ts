@@ -52,7 +52,9 @@ export function decodeFile(sealer: Sealer, sealed: Uint8Array, options: DecodeFi
     const found = first === undefined ? "it is empty" : `it begins with byte 0x${first.toString(16).padStart(2, "0")}`;
     throw refuse(options, `${found}, JSON or compressed JSON needed`);
   }
-  return unfold(plain.subarray(1), options);
+  const json = unfold(plain.subarray(1), options);
+  releaseMemory(plain);
+  return json;
 }
 
 function openSealed(sealer: Sealer, sealed: Uint8Array, subject: RecordSubject): Uint8Array {

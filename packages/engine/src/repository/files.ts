@@ -97,7 +97,10 @@ export async function loadFile<K extends SealedKind>(
   file: { readonly kind: K; readonly id: IdOfKind[K] },
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  return openFile(access, file, await access.store.load({ kind: file.kind, name: file.id }, undefined, signal));
+  const sealed = await access.store.load({ kind: file.kind, name: file.id }, undefined, signal);
+  const json = openFile(access, file, sealed);
+  releaseMemory(sealed);
+  return json;
 }
 
 /**

@@ -9,6 +9,7 @@ import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
 import { type IndexVisitor, scanIndex } from "../format/index-file.ts";
 import type { IndexId } from "../format/ids.ts";
+import { releaseMemory } from "../native/memory.ts";
 import type { BlobIndex, BlobPlace } from "./blob-index.ts";
 import { type FileAccess, type ListedFile, listFiles, openFile, reportDamage } from "./files.ts";
 
@@ -102,8 +103,10 @@ export async function scanAllIndexes(access: FileAccess, visitor: AllIndexesVisi
     try {
       if (isFailure(sealed)) throw sealed;
       const json = openFile(access, { kind: "index", id }, sealed);
+      releaseMemory(sealed);
       visitor.file?.(id);
       scanNamed(json, id, visitor);
+      releaseMemory(json);
     } catch (error) {
       reportDamage(error, onDamaged && ((failure) => onDamaged(id, failure)));
     }
