@@ -108,13 +108,25 @@ export class Scanner {
       return;
     }
     const parent = task.parentNodes === undefined ? undefined : new ParentNodes(task.parentNodes);
-    this.#push({ path: task.path, handle, names: task.names, directories: new Set(task.directories), parent, fileSystem: task.fileSystem, directory: undefined, into: task.into });
+    this.#push({
+      path: task.path,
+      handle,
+      names: task.names,
+      directories: new Set(task.directories),
+      parent,
+      fileSystem: task.fileSystem,
+      directory: undefined,
+      into: task.into,
+    });
     for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
       if (level.next >= level.end) {
         this.#close(level);
         continue;
       }
-      if ((this.#options.hunger[0] ?? 0) > 0) this.feed(false);
+      if ((this.#options.hunger[0] ?? 0) > 0) {
+        this.feed(false);
+        if (level.next >= level.end) continue; // the last entry was given away
+      }
       this.#saveEntry(level, level.names[level.next++] ?? "");
     }
   }
@@ -259,7 +271,10 @@ export class Scanner {
   #storeTree(tree: Uint8Array, parentTree: Uint8Array | undefined): void {
     const { index, trees, counters } = this.#options;
     sha256Into(this.#id, 0, tree);
-    counters.add(parentTree === undefined ? counter.dirsNew : this.#id.equals(parentTree) ? counter.dirsUnmodified : counter.dirsChanged, 1);
+    counters.add(
+      parentTree === undefined ? counter.dirsNew : this.#id.equals(parentTree) ? counter.dirsUnmodified : counter.dirsChanged,
+      1,
+    );
     if (!index.claim(this.#id)) return;
     counters.add(counter.treeBlobs, 1);
     counters.add(counter.dataAddedBytes, tree.length);
@@ -310,7 +325,11 @@ export class Scanner {
       return { id, nodes: new ParentNodes(Buffer.from(this.#options.reader.read(id))) };
     } catch (error) {
       // What the parent lacks is read anew from the source, so the backup heals it.
-      this.#options.report({ path, reason: "parent", message: `The parent snapshot's directory cannot be read, its files are read anew: ${String(error)}` });
+      this.#options.report({
+        path,
+        reason: "parent",
+        message: `The parent snapshot's directory cannot be read, its files are read anew: ${String(error)}`,
+      });
       return { id };
     }
   }
@@ -418,7 +437,11 @@ export class Scanner {
 
   #reportChange(path: ByteString): void {
     this.#options.counters.add(counter.troubles, 1);
-    this.#options.report({ path, reason: "changed", message: "The file changed while it was read; the snapshot may hold a mixture of old and new" });
+    this.#options.report({
+      path,
+      reason: "changed",
+      message: "The file changed while it was read; the snapshot may hold a mixture of old and new",
+    });
   }
 
   #trouble(path: ByteString, status: number, what: string): void {
