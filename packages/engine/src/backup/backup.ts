@@ -176,7 +176,13 @@ class Spread {
     const { stream, targets, directory } = this.#options;
     if (stream !== undefined) {
       this.#crew.addFrame({ id: rootFrame, parts: [1], directory: { head: new Uint8Array(0) } });
-      this.#crew.submit({ kind: "stream", into: { frame: rootFrame, hole: 1 }, handle: stream.handle, name: stream.name, timeSeconds: nowSeconds });
+      this.#crew.submit({
+        kind: "stream",
+        into: { frame: rootFrame, hole: 1 },
+        handle: stream.handle,
+        name: stream.name,
+        timeSeconds: nowSeconds,
+      });
       return [`/${stream.name}`];
     }
     const placed = placeTargets(targets, { directory: directory ?? fromUtf8(process.cwd()), list: listNames });
@@ -191,11 +197,16 @@ class Spread {
     const found = paths.map((path) => statAt(workingDirectory, path, this.#status));
     if (found.every((status) => status < 0)) {
       const shown = paths.map((path, at) => `${toUtf8OrEscaped(path)} (${describeErrno(-(found[at] ?? 0))})`);
-      throw new Failure("SourceUnreadable", `Cannot back up: none of the targets can be read: ${shown.join(", ")}`, { details: { paths: shown } });
+      throw new Failure("SourceUnreadable", `Cannot back up: none of the targets can be read: ${shown.join(", ")}`, {
+        details: { paths: shown },
+      });
     }
   }
 
-  async #spread(children: Placements, above: { frame: number; into?: Destination; head: Uint8Array; parentTree: Uint8Array | undefined }): Promise<void> {
+  async #spread(
+    children: Placements,
+    above: { frame: number; into?: Destination; head: Uint8Array; parentTree: Uint8Array | undefined },
+  ): Promise<void> {
     const parent = await this.#loadParent(above.parentTree);
     const entries = [...children].sort(([a], [b]) => (a < b ? -1 : 1));
     this.#crew.addFrame({
@@ -260,9 +271,13 @@ async function checkSource(repository: Repository, options: BackupOptions, count
   const now = filesOf(counts);
   const before = parent.summary?.totalFilesProcessed ?? (await countFiles(repository, parent.tree));
   if (!isShrunken(before, now)) return;
-  throw new Failure("SourceShrunken", `Refused to back up: only ${now} files were found, the parent snapshot ${parent.id.slice(0, 8)} has ${before}`, {
-    details: { filesFound: now, filesBefore: before, parent: parent.id },
-  });
+  throw new Failure(
+    "SourceShrunken",
+    `Refused to back up: only ${now} files were found, the parent snapshot ${parent.id.slice(0, 8)} has ${before}`,
+    {
+      details: { filesFound: now, filesBefore: before, parent: parent.id },
+    },
+  );
 }
 
 function filesOf(counts: BackupCounts): number {

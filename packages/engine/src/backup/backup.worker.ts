@@ -51,7 +51,15 @@ function createBuilder(type: BlobType): PackBuilder {
 const dataPacks = createBuilder("data");
 const treePacks = createBuilder("tree");
 const files = new FileSaver(
-  { cutter: createCutter(data.cut), index, packs: dataPacks, counters, breathe: () => scanner.feed(true), isWorkWanted: () => scanner.isExtentWanted(), share: (extent) => scanner.shareExtent(extent) },
+  {
+    cutter: createCutter(data.cut),
+    index,
+    packs: dataPacks,
+    counters,
+    breathe: () => scanner.feed(true),
+    isWorkWanted: () => scanner.isExtentWanted(),
+    share: (extent) => scanner.shareExtent(extent),
+  },
   new FileStatus(),
 );
 const scanner = new Scanner({

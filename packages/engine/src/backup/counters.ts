@@ -57,4 +57,7 @@ export class Counters {
 }
 
 /** The numbers by which workers count. */
-export const counter: Readonly<Record<BackupCounter, number>> = Object.fromEntries(names.map((name, at) => [name, at])) as Record<BackupCounter, number>; // every name is set
+export const counter: Readonly<Record<BackupCounter, number>> = Object.fromEntries(names.map((name, at) => [name, at])) as Record<
+  BackupCounter,
+  number
+>; // every name is set

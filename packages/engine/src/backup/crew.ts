@@ -9,6 +9,7 @@ import { type Failure, toFailure } from "@granary/base/errors";
 import { workerUrl } from "@granary/base/worker-url";
 import type { MasterKey } from "../crypto/seal.ts";
 import { hexOf } from "../format/ids.ts";
+import { tuneAllocator } from "../native/memory.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import type { FinishedPack } from "../repository/pack-builder.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
@@ -65,10 +66,11 @@ export class Crew {
 
   constructor(options: CrewOptions) {
     this.#options = options;
+    tuneAllocator();
     const workers = options.workers ?? Math.min(8, availableParallelism());
     const treePackBytes = Math.min(4 * mebibyte, options.packBytes);
     this.#counters = Counters.create(workers);
-    this.#dataBuffers = PackBuffers.create(workers + 2, options.packBytes + packSlackBytes);
+    this.#dataBuffers = PackBuffers.create(workers + 1, options.packBytes + packSlackBytes);
     this.#treeBuffers = PackBuffers.create(workers + 1, treePackBytes + packSlackBytes);
     const data: Omit<BackupWorkerData, "worker" | "packs"> = {
       ...options.rules,

@@ -12,7 +12,19 @@ import { Buffer } from "node:buffer";
 import type { Cutter } from "../chunk/cutter.ts";
 import { sha256Into } from "../crypto/hash.ts";
 import { ByteSink } from "../format/byte-sink.ts";
-import { closeHandle, errno, type FileStatus, openAt, openFlags, readHandle, readHandleAt, seekData, seekHole, statHandle, workingDirectory } from "../native/libc.ts";
+import {
+  closeHandle,
+  errno,
+  type FileStatus,
+  openAt,
+  openFlags,
+  readHandle,
+  readHandleAt,
+  seekData,
+  seekHole,
+  statHandle,
+  workingDirectory,
+} from "../native/libc.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import type { PackBuilder } from "../repository/pack-builder.ts";
 import { type Counters, counter } from "./counters.ts";
@@ -89,7 +101,8 @@ export class FileSaver {
     const handle = this.#open(directory, name);
     if (handle < 0) return handle;
     try {
-      const sizeBytes = before.sizeBytes <= this.#options.cutter.minBytes ? this.#saveSmall(handle, before.sizeBytes) : this.#saveLarge(handle, before);
+      const sizeBytes =
+        before.sizeBytes <= this.#options.cutter.minBytes ? this.#saveSmall(handle, before.sizeBytes) : this.#saveLarge(handle, before);
       if (sizeBytes < 0) return sizeBytes;
       const changed = statHandle(handle, this.#after) < 0 || !isSame(before.raw, this.#after);
       return this.#parts.length === 0 ? { sizeBytes, changed } : { sizeBytes, changed, parts: this.takeParts() };

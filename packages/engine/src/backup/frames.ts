@@ -54,7 +54,8 @@ export class Frames {
     this.#frames.delete(frame.id);
     this.#results.delete(frame.id);
     const joined = parts.flatMap((part, at) => (at === 0 ? [part] : [comma, part]));
-    if (frame.file !== undefined) this.deliver(frame.into, isWhole ? Buffer.concat([frame.file.prefix, ...joined, frame.file.suffix]) : Buffer.alloc(0));
+    if (frame.file !== undefined)
+      this.deliver(frame.into, isWhole ? Buffer.concat([frame.file.prefix, ...joined, frame.file.suffix]) : Buffer.alloc(0));
     else if (frame.directory === undefined) this.deliver(frame.into, Buffer.concat(joined));
     else this.#options.onTree(frame.into, Buffer.concat([treePrefix, ...joined, treeSuffix]), frame.directory);
   }

@@ -122,7 +122,10 @@ export type FromWorker =
 export interface BackupWorkerData {
   readonly worker: number;
   readonly key: { readonly encrypt: Uint8Array; readonly macK: Uint8Array; readonly macR: Uint8Array };
-  readonly cut: { readonly kind: "gear"; readonly table: Int32Array } | { readonly kind: "rabin"; readonly polynomial: bigint } | { readonly kind: "fixed"; readonly sizeBytes: number };
+  readonly cut:
+    | { readonly kind: "gear"; readonly table: Int32Array }
+    | { readonly kind: "rabin"; readonly polynomial: bigint }
+    | { readonly kind: "fixed"; readonly sizeBytes: number };
   readonly index: BlobIndexHandle;
   readonly dataBuffers: PackBuffersHandle;
   readonly treeBuffers: PackBuffersHandle;

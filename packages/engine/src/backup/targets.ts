@@ -36,7 +36,8 @@ export function placeTargets(
   if (targets.length === 0) throw new Failure("InvalidArgument", "Cannot back up nothing: name at least one file or folder");
   const root: Placements = new Map();
   const paths = targets.map((target) => {
-    if (target === "" || target.includes("\0")) throw new Failure("InvalidArgument", `Cannot back up "${toUtf8OrEscaped(target)}": a path is needed`);
+    if (target === "" || target.includes("\0"))
+      throw new Failure("InvalidArgument", `Cannot back up "${toUtf8OrEscaped(target)}": a path is needed`);
     const path = resolve(from.directory, target);
     const components = target.startsWith("/") ? path.split("/").filter(Boolean) : componentsOf(target);
     if (components.length > 0) place(root, path, components);
@@ -81,5 +82,8 @@ function place(root: Placements, path: ByteString, components: readonly ByteStri
 
 function clash(name: ByteString, one: ByteString, other: ByteString): Failure {
   const [a, b] = [toUtf8OrEscaped(one), toUtf8OrEscaped(other)];
-  return new Failure("InvalidArgument", `Cannot back up "${a}" and "${b}" into one snapshot: both would be "${toUtf8OrEscaped(name)}" there; use absolute paths`);
+  return new Failure(
+    "InvalidArgument",
+    `Cannot back up "${a}" and "${b}" into one snapshot: both would be "${toUtf8OrEscaped(name)}" there; use absolute paths`,
+  );
 }

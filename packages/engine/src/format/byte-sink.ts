@@ -1,4 +1,5 @@
 /** A buffer that grows while JSON is written into it, byte by byte. */
+import { releaseMemory } from "../native/memory.ts";
 import { ID_CHARS, writeHex } from "./ids.ts";
 
 // Below this, a loop beats the call into native code.
@@ -20,6 +21,7 @@ export class ByteSink {
     if (needed <= this.bytes.length) return;
     const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
     this.bytes.copy(grown, 0, 0, this.length);
+    releaseMemory(this.bytes);
     this.bytes = grown;
   }
 

@@ -69,14 +69,17 @@ const TREE_TO_OFFSET = Buffer.from('","type":"tree","offset":', "latin1");
 const TO_LENGTH = Buffer.from(',"length":', "latin1");
 const TO_PLAIN = Buffer.from(',"uncompressed_length":', "latin1");
 const MAX_ENTRY_CHARS = 192;
+const MAX_PACK_CHARS = 128;
 
 /**
  * The JSON of an index file, with its line feed; the caller owns it. An index without packs is legal, a pack without blobs too.
  *
  * @throws Bug when ids or entries have a wrong length
  */
-export function encodeIndex(packs: Iterable<IndexPack>): Buffer {
-  const sink = new ByteSink(1024 * 1024);
+export function encodeIndex(packs: readonly IndexPack[]): Buffer {
+  // Room for the longest text at once: memory is only used where it is written, growing would use it twice.
+  const blobs = packs.reduce((sum, { entries }) => sum + entries.length / INDEX_ENTRY_BYTES, 0);
+  const sink = new ByteSink(64 + packs.length * MAX_PACK_CHARS + blobs * MAX_ENTRY_CHARS);
   let separator = '{"packs":[';
   for (const { packId, entries } of packs) {
     if (packId.length !== ID_BYTES || entries.length % INDEX_ENTRY_BYTES !== 0) {

@@ -15,7 +15,20 @@ export const errno: Readonly<Record<string, number>> = osConstants.errno;
 const arm = process.arch === "arm64";
 /** Flags of `open`; those that differ between architectures are chosen here. */
 export const openFlags: Readonly<
-  Record<"readOnly" | "writeOnly" | "create" | "exclusive" | "truncate" | "nonBlock" | "directory" | "noFollow" | "closeOnExec" | "path" | "noAtime", number>
+  Record<
+    | "readOnly"
+    | "writeOnly"
+    | "create"
+    | "exclusive"
+    | "truncate"
+    | "nonBlock"
+    | "directory"
+    | "noFollow"
+    | "closeOnExec"
+    | "path"
+    | "noAtime",
+    number
+  >
 > = {
   readOnly: 0,
   writeOnly: 1,
@@ -319,23 +332,30 @@ export function chmodAt(directory: number, name: string, mode: number): number {
 
 const timesBuffer = Buffer.alloc(32);
 
+/** Access and modification time: whole seconds since 1970, rounded down, and nanoseconds above them. */
+export interface FileTimes {
+  readonly atimeSeconds: number;
+  readonly atimeNanos: number;
+  readonly mtimeSeconds: number;
+  readonly mtimeNanos: number;
+}
+
 /**
- * Sets access and modification time without following a link; an empty name means the handle itself.
+ * Sets access and modification time without following a link; an empty name means the handle itself, which must not be a path handle.
  *
- * @param times nanoseconds since the epoch, floor-divided so that times before 1970 work
  * @returns 0 or -errno
  */
-export function setTimesAt(directory: number, name: string, times: { atimeNs: bigint; mtimeNs: bigint }): number {
-  writeTimespec(times.atimeNs, 0);
-  writeTimespec(times.mtimeNs, 16);
+export function setTimesAt(directory: number, name: string, times: FileTimes): number {
+  writeTimespec(0, times.atimeSeconds, times.atimeNanos);
+  writeTimespec(16, times.mtimeSeconds, times.mtimeNanos);
   return done(libc().utimensat(directory, name === "" ? null : cString(name), timesBuffer, name === "" ? 0 : atSymlinkNoFollow));
 }
 
-function writeTimespec(ns: bigint, at: number): void {
-  const billion = 1_000_000_000n;
-  const nanos = ((ns % billion) + billion) % billion;
-  timesBuffer.writeBigInt64LE((ns - nanos) / billion, at);
-  timesBuffer.writeBigInt64LE(nanos, at + 8);
+function writeTimespec(at: number, seconds: number, nanos: number): void {
+  const high = Math.floor(seconds / 0x1_0000_0000);
+  timesBuffer.writeUInt32LE(seconds - high * 0x1_0000_0000, at);
+  timesBuffer.writeInt32LE(high, at + 4);
+  timesBuffer.writeUInt32LE(nanos, at + 8); // the upper half stays zero
 }
 
 /** Sets a file's length; what is added is a hole. @returns 0 or -errno */
@@ -364,7 +384,10 @@ export function listAttributes(path: string): readonly string[] | number {
   const got = done(libc().llistxattr(cString(path), attributeNames, attributeNames.length));
   if (got === 0 || got === -(errno["EOPNOTSUPP"] ?? 95)) return noAttributes;
   if (got < 0) return got;
-  return attributeNames.latin1Slice(0, got - 1).split("\0").sort();
+  return attributeNames
+    .latin1Slice(0, got - 1)
+    .split("\0")
+    .sort();
 }
 const noAttributes: readonly string[] = [];
 

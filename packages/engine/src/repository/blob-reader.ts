@@ -77,9 +77,12 @@ export class BlobReader {
     const entry = this.#index.find(id);
     const place: BlobPlace | undefined = entry < 0 ? undefined : this.#index.placeOf(entry);
     if (place === undefined) {
-      throw new Failure("BlobMissing", `Cannot read blob "${hexOf(id, 0)}": no pack in the index has it`, { details: { blobId: hexOf(id, 0) } });
+      throw new Failure("BlobMissing", `Cannot read blob "${hexOf(id, 0)}": no pack in the index has it`, {
+        details: { blobId: hexOf(id, 0) },
+      });
     }
-    if (place.sealedBytes < sealOverheadBytes || place.plainBytes > maxPlainBytes) throw invalid(id, `its index entry says ${place.sealedBytes} bytes`);
+    if (place.sealedBytes < sealOverheadBytes || place.plainBytes > maxPlainBytes)
+      throw invalid(id, `its index entry says ${place.sealedBytes} bytes`);
     if (this.#sealed.length < place.sealedBytes) this.#sealed = Buffer.allocUnsafeSlow(place.sealedBytes);
     const sealed = this.#sealed.subarray(0, place.sealedBytes);
     this.#packs.read(this.#index.packId(place.pack), place.offsetBytes, sealed);

@@ -79,7 +79,12 @@ export class PackBuilder {
     const sealedBytes = this.#options.sealer.sealInto(this.#bytes, at, body);
     this.#prove(id, plain, this.#bytes.subarray(at, at + sealedBytes), plainBytes);
     this.#header.reserve(COMPRESSED_ENTRY_BYTES);
-    this.#header.length = writeHeaderEntry(this.#header.bytes, this.#header.length, { type: this.#options.type, id, sealedBytes, plainBytes });
+    this.#header.length = writeHeaderEntry(this.#header.bytes, this.#header.length, {
+      type: this.#options.type,
+      id,
+      sealedBytes,
+      plainBytes,
+    });
     this.#length += sealedBytes;
     this.#closeWhenFull();
     return sealedBytes;
@@ -143,9 +148,13 @@ export class PackBuilder {
     }
     if (!decoded.equals(plain)) {
       const name = hexOf(id, 0);
-      throw new Failure("BlobInvalid", `Cannot store blob "${name}": what was stored does not decode to what was given; this machine's memory or processor may be faulty`, {
-        details: { blobId: name },
-      });
+      throw new Failure(
+        "BlobInvalid",
+        `Cannot store blob "${name}": what was stored does not decode to what was given; this machine's memory or processor may be faulty`,
+        {
+          details: { blobId: name },
+        },
+      );
     }
   }
 
@@ -155,7 +164,8 @@ export class PackBuilder {
     const capacity = buffers.handle.bufferBytes;
     if (this.#entries > 0 && this.#length + sealedBytes + this.#tailBytes(1) > this.#bytes.length) this.finish();
     if (this.#entries === 0 && this.#bytes.length === 0) {
-      if (sealedBytes + this.#tailBytes(1) > capacity) this.#bytes = new Uint8Array(new SharedArrayBuffer(sealedBytes + this.#tailBytes(1)));
+      if (sealedBytes + this.#tailBytes(1) > capacity)
+        this.#bytes = new Uint8Array(new SharedArrayBuffer(sealedBytes + this.#tailBytes(1)));
       else {
         this.#buffer = buffers.acquire();
         this.#bytes = buffers.bytes(this.#buffer);

@@ -31,7 +31,10 @@ export function openLocalPackReader(pathOf: (packId: string) => string): PackRea
       let handle = handles.get(name);
       if (handle === undefined) {
         handle = openAt(workingDirectory, Buffer.from(pathOf(name)).latin1Slice(), openFlags.readOnly);
-        if (handle < 0) throw new Failure("StoreFileNotFound", `Cannot open pack "${name}": error ${-handle} of the file system`, { details: { packId: name } });
+        if (handle < 0)
+          throw new Failure("StoreFileNotFound", `Cannot open pack "${name}": error ${-handle} of the file system`, {
+            details: { packId: name },
+          });
       } else handles.delete(name);
       handles.set(name, handle);
       if (handles.size > openPacks) {
@@ -53,13 +56,17 @@ export function openLocalPackReader(pathOf: (packId: string) => string): PackRea
 function readFully(handle: number, name: string, offsetBytes: number, target: Uint8Array): void {
   for (let have = 0; have < target.length; ) {
     const got = readHandleAt(handle, have === 0 ? target : target.subarray(have), offsetBytes + have);
-    if (got < 0) throw new Failure("StoreUnavailable", `Cannot read pack "${name}": error ${-got} of the file system`, { details: { packId: name } });
+    if (got < 0)
+      throw new Failure("StoreUnavailable", `Cannot read pack "${name}": error ${-got} of the file system`, { details: { packId: name } });
     if (got === 0) {
-      throw new Failure("StoreTruncated", `Cannot read pack "${name}": it ends at ${offsetBytes + have}, ${target.length} bytes at ${offsetBytes} are needed`, {
-        details: { packId: name },
-      });
+      throw new Failure(
+        "StoreTruncated",
+        `Cannot read pack "${name}": it ends at ${offsetBytes + have}, ${target.length} bytes at ${offsetBytes} are needed`,
+        {
+          details: { packId: name },
+        },
+      );
     }
     have += got;
   }
 }
-

@@ -418,7 +418,11 @@ async function makeFolder(path: string, mode: number): Promise<void> {
   if (mode !== privateModes.folder) await chmod(path, mode); // the umask may have taken the group's bits
 }
 
-async function writeFully(file: FileHandle, { data, from }: { data: Uint8Array; from: number }, signal: AbortSignal | undefined): Promise<void> {
+async function writeFully(
+  file: FileHandle,
+  { data, from }: { data: Uint8Array; from: number },
+  signal: AbortSignal | undefined,
+): Promise<void> {
   for (let offset = from; offset < data.length; ) {
     throwIfCancelled(signal);
     const { bytesWritten } = await file.write(data, offset, Math.min(pieceBytes, data.length - offset), offset);
