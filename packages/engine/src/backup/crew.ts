@@ -5,6 +5,7 @@
  * slows the workers down and memory stays bounded.
  */
 import { availableParallelism } from "node:os";
+import { cancelledBy } from "@granary/base/cancel";
 import { type Failure, toFailure } from "@granary/base/errors";
 import { workerUrl } from "@granary/base/worker-url";
 import type { MasterKey } from "../crypto/seal.ts";
@@ -63,6 +64,7 @@ export class Crew {
   readonly #result = Promise.withResolvers<Uint8Array>();
   readonly #flushed = Promise.withResolvers<void>();
   #finished = 0;
+  #failure: Failure | undefined;
 
   constructor(options: CrewOptions) {
     this.#options = options;
@@ -126,6 +128,8 @@ export class Crew {
     this.#pool.postAll({ kind: "finish" });
     await this.#flushed.promise;
     while (this.#saves.size > 0) await Promise.all(this.#saves);
+    // A save that failed by now finds nobody waiting for the promises above.
+    if (this.#failure !== undefined) throw this.#failure;
     return root;
   }
 
@@ -137,9 +141,12 @@ export class Crew {
     await Promise.allSettled(this.#saves);
   }
 
-  readonly #onAbort = (): void => this.#fail(toFailure(this.#options.signal?.reason));
+  readonly #onAbort = (): void => {
+    if (this.#options.signal !== undefined) this.#fail(cancelledBy(this.#options.signal));
+  };
 
   #fail(failure: Failure): void {
+    this.#failure ??= failure;
     this.#result.reject(failure);
     this.#flushed.reject(failure);
   }
