@@ -293,7 +293,7 @@ export class FileSaver {
 
   #store(ids: Uint8Array, at: number, plain: Uint8Array): void {
     const { index, packs, counters } = this.#options;
-    if (!index.claim(ids, at)) return;
+    if (!index.claim(ids, at, false)) return;
     counters.add(counter.dataBlobs, 1);
     counters.add(counter.dataAddedBytes, plain.length);
     counters.add(counter.dataAddedPackedBytes, packs.add(ids.subarray(at, at + 32), plain));

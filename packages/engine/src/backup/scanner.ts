@@ -275,7 +275,7 @@ export class Scanner {
       parentTree === undefined ? counter.dirsNew : this.#id.equals(parentTree) ? counter.dirsUnmodified : counter.dirsChanged,
       1,
     );
-    if (!index.claim(this.#id)) return;
+    if (!index.claim(this.#id, 0, true)) return;
     counters.add(counter.treeBlobs, 1);
     counters.add(counter.dataAddedBytes, tree.length);
     counters.add(counter.dataAddedPackedBytes, trees.add(this.#id, tree));
@@ -399,7 +399,7 @@ export class Scanner {
       (ignoreCtime || (before.ctimeSeconds === head.ctimeSeconds && before.ctimeNanos === head.ctimeNanos)) &&
       (ignoreInode || ignoreCtime || before.inode === head.inode);
     if (!isSame || before.content === null) return false;
-    for (let at = 0; at < before.content.length; at += 32) if (this.#options.index.find(before.content, at) < 0) return false;
+    for (let at = 0; at < before.content.length; at += 32) if (this.#options.index.find(before.content, at, false) < 0) return false;
     writeNodeContent(sink, before.content);
     writeNodeTail(sink, null, "");
     return true;
@@ -409,7 +409,7 @@ export class Scanner {
   #knowsContent(bytes: Uint8Array, at: number, end: number): boolean {
     if (end - at === 2) return true;
     for (let quote = at + 1; quote < end - 1; quote += 67) {
-      if (!readHex(bytes, quote + 1, this.#id, 0) || this.#options.index.find(this.#id) < 0) return false;
+      if (!readHex(bytes, quote + 1, this.#id, 0) || this.#options.index.find(this.#id, 0, false) < 0) return false;
     }
     return true;
   }

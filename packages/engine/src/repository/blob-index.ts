@@ -7,6 +7,9 @@
  * Concurrency: any thread may look up, add and claim at any time. An entry is written before the slot that publishes it (compare-and-swap),
  * and never changes afterwards, but for its place, which one thread sets. Two threads that add one id at the same moment may, rarely, both
  * succeed while a segment is added; the blob is then stored twice, which the format allows.
+ *
+ * A claim is a promise to store the blob. When a backup fails it cannot be kept: {@link BlobIndex.dropClaims} then makes the entry as if it
+ * were not there, until somebody claims it anew.
  */
 import { Failure } from "@granary/base/errors";
 
@@ -31,10 +34,14 @@ export interface BlobPlace {
 const entryCount = 0;
 const segmentCount = 1;
 const packCount = 2;
+const claimRound = 3;
+const hasStale = 4;
 const segmentFill = 8; // 8 .. 8+31: entries in each segment
 const firstSegment = 1 << 16;
 const growStep = 1 << 20;
-const unplaced = -1;
+/** In place of a pack's number: an entry that nobody can rely on. A claim of round r is -1 - 2r for data, -2 - 2r for trees. */
+const stale = -0x8000_0000;
+const anyType = -1;
 
 export class BlobIndex {
   readonly handle: BlobIndexHandle;
@@ -46,6 +53,7 @@ export class BlobIndex {
   readonly #segments: Int32Array[] = [];
   readonly #wanted = new Int32Array(8);
   readonly #wantedBytes = new Uint8Array(this.#wanted.buffer);
+  #wantedType = anyType;
 
   /** @param handle of an index made by another thread; without one, a new, empty index is made */
   constructor(handle?: BlobIndexHandle) {
@@ -77,23 +85,43 @@ export class BlobIndex {
     return this.#packsUpTo(pack).subarray(pack * 32, pack * 32 + 32);
   }
 
-  /** The entry of a blob, or -1. */
-  find(id: Uint8Array, at = 0): number {
-    this.#want(id, at);
-    return this.#find();
+  /**
+   * The entry of a blob, or -1.
+   *
+   * @param isTree the type wanted. Without it either will do: what two blobs of one id hold is the same; but a snapshot that refers to a tree
+   *   needs it in a pack of trees, and a file its content in packs of data
+   */
+  find(id: Uint8Array, at = 0, isTree?: boolean): number {
+    this.#want(id, at, isTree);
+    const entry = this.#find();
+    return entry >= 0 && Atomics.load(this.#control, hasStale) !== 0 && this.#isStale(this.#placeWord(entry)) ? -1 : entry;
   }
 
-  /** Adds a blob that is in a pack. @returns whether it was new; of a blob in several packs the first stays */
+  /** Adds a blob that is in a pack. @returns whether it was new; of a blob of one type in several packs the first stays */
   add(id: Uint8Array, at: number, place: BlobPlace): boolean {
-    return this.#insert(id, at, place) >= 0;
+    this.#want(id, at, place.isTree);
+    return this.#insert(place) >= 0;
   }
 
   /**
    * Takes a blob on: the one caller that gets `true` must store it; all others may refer to it.
    * It has no place yet.
    */
-  claim(id: Uint8Array, at = 0): boolean {
-    return this.#insert(id, at) >= 0;
+  claim(id: Uint8Array, at: number, isTree: boolean): boolean {
+    this.#want(id, at, isTree);
+    return this.#insert() >= 0;
+  }
+
+  /** Voids every claim whose blob has no place: what was promised will not be stored. Nobody may be storing blobs meanwhile. */
+  dropClaims(): void {
+    Atomics.add(this.#control, claimRound, 1);
+    Atomics.store(this.#control, hasStale, 1);
+  }
+
+  /** Makes as if a blob were not there, because what is at its place is damaged; the next who claims it stores it once more. */
+  disown(entry: number): void {
+    Atomics.store(this.#placesUpTo(entry), entry * 4, stale);
+    Atomics.store(this.#control, hasStale, 1);
   }
 
   /** Where the blob of an entry is, or `undefined` while it is only claimed. */
@@ -127,7 +155,8 @@ export class BlobIndex {
     return new Uint8Array(this.handle.ids, entry * 32, 32);
   }
 
-  #want(id: Uint8Array, at: number): void {
+  #want(id: Uint8Array, at: number, isTree?: boolean): void {
+    this.#wantedType = isTree === undefined ? anyType : isTree ? 1 : 0;
     for (let i = 0; i < 32; i++) this.#wantedBytes[i] = id[at + i] ?? 0;
   }
 
@@ -157,24 +186,48 @@ export class BlobIndex {
     const at = entry * 8;
     if (ids[at] !== wanted[0]) return false;
     for (let i = 1; i < 8; i++) if (ids[at + i] !== wanted[i]) return false;
-    return true;
+    if (this.#wantedType === anyType) return true;
+    const word = this.#placeWord(entry);
+    return word === stale || this.#wantedType === (word < 0 ? (-1 - word) & 1 : word & 1);
   }
 
-  /** @returns the new entry, or -1 when the id was there already */
-  #insert(id: Uint8Array, at: number, place?: BlobPlace): number {
-    this.#want(id, at);
-    if (this.#find() >= 0) return -1;
+  #placeWord(entry: number): number {
+    return Atomics.load(this.#placesUpTo(entry), entry * 4);
+  }
+
+  /** What stands in place of a pack's number for a blob of the wanted type that was claimed in this round. */
+  #claimWord(): number {
+    return -1 - 2 * Atomics.load(this.#control, claimRound) - (this.#wantedType === 1 ? 1 : 0);
+  }
+
+  #isStale(placeWord: number): boolean {
+    return placeWord < 0 && (-1 - placeWord) >>> 1 !== Atomics.load(this.#control, claimRound);
+  }
+
+  /** Takes an entry that nobody relies on. @returns the entry, or -1 when it is relied on, or somebody else was quicker */
+  #revive(entry: number, place: BlobPlace | undefined): number {
+    const word = this.#placeWord(entry);
+    if (!this.#isStale(word)) return -1;
+    if (Atomics.compareExchange(this.#placesUpTo(entry), entry * 4, word, this.#claimWord()) !== word) return -1;
+    if (place !== undefined) this.place(entry, place);
+    return entry;
+  }
+
+  /** Adds the wanted id. @returns the new entry, or -1 when the id was there already */
+  #insert(place?: BlobPlace): number {
+    const known = this.#find();
+    if (known >= 0) return Atomics.load(this.#control, hasStale) === 0 ? -1 : this.#revive(known, place);
     const entry = Atomics.add(this.#control, entryCount, 1);
     ensureLength(this.handle.ids, (entry + 1) * 32);
     ensureLength(this.handle.places, (entry + 1) * 16);
     this.#idsUpTo(entry).set(this.#wanted, entry * 8);
-    if (place === undefined) this.#placesUpTo(entry)[entry * 4] = unplaced;
+    if (place === undefined) this.#placesUpTo(entry)[entry * 4] = this.#claimWord();
     else this.place(entry, place);
     const segment = this.#openSegment();
     for (;;) {
       const free = this.#probe(segment);
       if (free >= 0) {
-        this.#placesUpTo(entry)[entry * 4] = unplaced; // lost the race; the entry stays void
+        this.#placesUpTo(entry)[entry * 4] = stale; // lost the race; the entry stays void
         return -1;
       }
       const slots = this.#segments[segment] ?? this.#openView(segment);

@@ -53,7 +53,7 @@ test("a blob that the index does not know is missing, and so is one that is only
   const repository = await createScratch();
   const id = randomBytes(32);
   await assert.rejects(loadBlob(repository, id), failsWith("BlobMissing", new RegExp(hexOf(id))));
-  repository.index.claim(id);
+  repository.index.claim(id, 0, false);
   await assert.rejects(loadBlob(repository, id), failsWith("BlobMissing"));
 });
 

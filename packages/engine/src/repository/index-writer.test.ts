@@ -58,7 +58,7 @@ test("blobs are in the repository's index at once: claimed ones get their place,
   const { pack, ids } = makePack(3);
   const [claimed, unknown, known] = ids;
   assert.ok(claimed !== undefined && unknown !== undefined && known !== undefined);
-  index.claim(claimed);
+  index.claim(claimed, 0, false);
   const before = index.addPack(randomBytes(32));
   index.add(known, 0, { pack: before, offsetBytes: 7, sealedBytes: 50, plainBytes: 0, isTree: false });
   void new IndexWriter(repository).add(pack);

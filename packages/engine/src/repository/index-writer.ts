@@ -133,7 +133,7 @@ export class IndexWriter {
 function placeBlob(index: BlobIndex, pack: number, entry: HeaderEntry): void {
   const { offsetBytes, sealedBytes, plainBytes } = entry;
   const place = { pack, offsetBytes, sealedBytes, plainBytes, isTree: entry.type === "tree" };
-  const known = index.find(entry.id);
+  const known = index.find(entry.id, 0, place.isTree);
   if (known < 0) index.add(entry.id, 0, place);
   else if (index.placeOf(known) === undefined) index.place(known, place);
 }
