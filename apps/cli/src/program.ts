@@ -68,18 +68,6 @@ const repoEntries: readonly (Entry & { readonly group: string })[] = [
     summary: "Check the repository for errors",
     load: async () => (await import("./repo/check.ts")).configureCheck,
   },
-  {
-    group: keeping,
-    name: "forget",
-    summary: "Remove snapshots by a policy",
-    load: async () => (await import("./repo/forget.ts")).configureForget,
-  },
-  {
-    group: keeping,
-    name: "prune",
-    summary: "Remove data that no snapshot needs",
-    load: async () => (await import("./repo/prune.ts")).configurePrune,
-  },
   { group: keeping, name: "key", summary: "Manage passwords", load: async () => (await import("./repo/key.ts")).configureKey },
   { group: keeping, name: "unlock", summary: "Remove stale locks", load: async () => (await import("./repo/unlock.ts")).configureUnlock },
   { group: inside, name: "list", summary: "List the ids of objects", load: async () => (await import("./repo/list.ts")).configureList },

@@ -121,14 +121,4 @@ export {
   type KeepPolicy,
   parseKeepCount,
 } from "./maintain/keep-policy.ts";
-export {
-  planPrune,
-  type PlanPruneOptions,
-  type PruneEvent,
-  type PrunePlan,
-  type PruneReport,
-  type PruneSummary,
-  runPrune,
-} from "./maintain/prune.ts";
-export { defaultMaxUnused, type MaxUnused, parseMaxUnused } from "./maintain/prune-plan.ts";
 export { parseReadDataSubset, type ReadDataSelection } from "./maintain/read-data-selection.ts";
