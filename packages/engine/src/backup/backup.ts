@@ -4,31 +4,27 @@
  * The snapshot is the commit. A backup that ends before it leaves packs and index files that the next one finds and uses, and that a prune
  * removes. Trouble with single files is reported and the backup goes on; the snapshot then says how many there were.
  *
- * The caller holds a shared lock and has loaded the index, after it listed the snapshots.
+ * The caller holds a shared lock and has loaded the index, after it listed the snapshots. One backup at a time uses an open repository:
+ * another one would rely on blobs that this one has only promised to store.
  */
-import { userInfo } from "node:os";
 import { type Clock, systemClock } from "@granary/base/clock";
 import { Failure, isFailure } from "@granary/base/errors";
 import "../errors.ts";
 import { deriveGearTable } from "../chunk/gear.ts";
-import { ByteSink } from "../format/byte-sink.ts";
-import { type ByteString, findUtf8, fromUtf8, toUtf8OrEscaped } from "../format/byte-string.ts";
-import { blobIdOf, bytesOfId, type SnapshotId } from "../format/ids.ts";
-import { writeNodeHead } from "../format/node.ts";
+import { type ByteString, findUtf8, toUtf8OrEscaped } from "../format/byte-string.ts";
+import { blobIdOf, type SnapshotId } from "../format/ids.ts";
 import type { Snapshot, SnapshotSummary } from "../format/snapshot.ts";
-import { closeHandle, FileStatus, openAt, openFlags, readNames, statAt, workingDirectory } from "../native/libc.ts";
-import { loadBlob } from "../repository/blob-load.ts";
+import type { BlobIndex } from "../repository/blob-index.ts";
 import { IndexWriter } from "../repository/index-writer.ts";
+import { findUser } from "../repository/lock.ts";
 import type { Repository } from "../repository/repository.ts";
 import { saveSnapshot, type StoredSnapshot } from "../repository/snapshots.ts";
 import { type ExcludeRules, noExcludes } from "../selection/exclude.ts";
 import type { BackupCounts } from "./counters.ts";
-import { Crew, rootFrame } from "./crew.ts";
-import { describeErrno, HeadReader } from "./head-reader.ts";
-import type { BackupTrouble, BackupWorkerData, Destination } from "./messages.ts";
-import { ParentNodes } from "./parent-nodes.ts";
+import { Crew } from "./crew.ts";
+import type { BackupTrouble, BackupWorkerData } from "./messages.ts";
 import { countFiles, isShrunken } from "./shrink-guard.ts";
-import { type Placements, placeTargets } from "./targets.ts";
+import { findSources, spreadSources, spreadStream } from "./spread.ts";
 
 /** How files are cut into chunks. */
 export type CutChoice = "gear" | "rabin" | { readonly fixedBytes: number };
@@ -48,9 +44,9 @@ export interface BackupOptions {
   readonly timeNs?: bigint;
   /** Unchanged files are not read again. Default: none, everything is read. */
   readonly parent?: StoredSnapshot | null;
-  /** A file with the same size and modification time is unchanged, whatever its change time (and inode) says. */
+  /** A file with the same size, modification time and inode is unchanged, whatever its change time says. */
   readonly ignoreCtime?: boolean;
-  /** A file with another inode may be unchanged. */
+  /** A file with the same size and modification time is unchanged, whatever its inode and its change time say. */
   readonly ignoreInode?: boolean;
   readonly withAtime?: boolean;
   /** Make no snapshot when its tree would be the parent's. */
@@ -86,24 +82,57 @@ export interface BackupReport {
 
 const defaultPackBytes = 16 * 1024 * 1024;
 const progressMs = 100;
+/** How long the index may still be written after a backup was cancelled. */
+const lastWordsMs = 20_000;
+const inUse = new WeakSet<BlobIndex>();
 
 /**
  * Backs up the targets into a new snapshot.
  *
- * @throws SourceUnreadable when no target can be read; SourceShrunken; InvalidArgument; StoreFull, StoreDenied, StoreUnavailable; BlobInvalid
- *   when this machine's memory or processor is faulty; Cancelled
+ * @throws SourceUnreadable when no target can be read, or the stream breaks off; SourceShrunken; InvalidArgument; StoreFull, StoreDenied,
+ *   StoreUnavailable; BlobInvalid when this machine's memory or processor is faulty; Cancelled
  */
 export async function runBackup(repository: Repository, options: BackupOptions): Promise<BackupReport> {
+  checkOptions(options);
+  const { index } = repository;
+  if (inUse.has(index)) throw new Failure("Bug", "Cannot back up: another backup is using this open repository; open it once more");
+  inUse.add(index);
+  let isDone = false;
+  try {
+    const report = await backUp(repository, options);
+    isDone = options.dryRun !== true;
+    return report;
+  } finally {
+    // What was promised and not stored must not be found by who uses the repository next.
+    if (!isDone) index.dropClaims();
+    inUse.delete(index);
+  }
+}
+
+function checkOptions({ workers = 1, packBytes = defaultPackBytes, level = 1 }: BackupOptions): void {
+  const expect = (isRight: boolean, what: string): void => {
+    if (!isRight) throw new Failure("InvalidArgument", `Cannot back up with ${what}`);
+  };
+  expect(Number.isInteger(workers) && workers >= 1 && workers <= 256, `${workers} workers: 1 to 256 needed`);
+  expect(Number.isInteger(packBytes) && packBytes >= 1 && packBytes <= 2 ** 30, `packs of ${packBytes} bytes: 1 to 2^30 needed`);
+  expect(Number.isInteger(level) && level >= 0 && level <= 19, `compression level ${level}: 0 to 19 needed`);
+}
+
+async function backUp(repository: Repository, options: BackupOptions): Promise<BackupReport> {
   const clock = options.clock ?? systemClock;
   const startedMs = clock.nowMs();
   const startedAt = clock.monotonicMs();
-  const { signal } = options;
-  const writer = new IndexWriter(repository, { clock });
+  const { signal, stream } = options;
+  const stopWriting = new AbortController();
+  const writer = new IndexWriter(repository, { clock, signal: stopWriting.signal });
   let troubles = 0;
+  let shortfalls = 0;
   const onTrouble = (trouble: BackupTrouble): void => {
     troubles++;
+    if (trouble.reason !== "parent") shortfalls++;
     options.onTrouble?.(trouble);
   };
+  const sources = stream === undefined ? findSources(options, onTrouble) : undefined;
   const crew = new Crew({
     store: repository.store,
     key: repository.key,
@@ -112,11 +141,12 @@ export async function runBackup(repository: Repository, options: BackupOptions):
     ...(options.workers === undefined ? {} : { workers: options.workers }),
     rules: {
       excludes: options.excludes ?? noExcludes,
+      targets: sources?.paths ?? [],
       withAtime: options.withAtime === true,
       ignoreCtime: options.ignoreCtime === true,
       ignoreInode: options.ignoreInode === true,
     },
-    level: options.level ?? 1,
+    level: repository.config.version < 2 ? 0 : (options.level ?? 1), // version 1 knows no compression
     packBytes: options.packBytes ?? defaultPackBytes,
     dryRun: options.dryRun === true,
     onPackDurable: (pack) => writer.add(pack),
@@ -125,14 +155,26 @@ export async function runBackup(repository: Repository, options: BackupOptions):
   });
   const { onProgress } = options;
   const stopProgress = onProgress === undefined ? () => {} : clock.every(progressMs, () => onProgress(crew.counts()));
+  // A store that does not answer must not hold back who gave up waiting for it.
+  const onAbort = (): void => {
+    const stop = new Failure("StoreUnavailable", `The store did not take the index within ${lastWordsMs / 1000} seconds`);
+    void clock.sleep(lastWordsMs, ended.signal).then(
+      () => stopWriting.abort(stop),
+      () => undefined,
+    );
+  };
+  const ended = new AbortController();
+  signal?.addEventListener("abort", onAbort, { once: true });
   try {
-    const paths = await new Spread(repository, crew, { options, onTrouble }).run(Math.floor(startedMs / 1000));
+    if (stream !== undefined) spreadStream(crew, stream, Math.floor(startedMs / 1000));
+    else if (sources !== undefined) await spreadSources(repository, crew, { options, sources, onTrouble });
+    const paths = sources?.paths ?? (stream === undefined ? [] : [`/${stream.name}`]);
     const root = await crew.finish();
     const counts = crew.counts();
     onProgress?.(counts);
     await checkSource(repository, options, counts);
     if (options.dryRun !== true) await writer.flush();
-    const snapshot = describe(options, { paths, tree: root, counts, troubles, startedMs, endedMs: clock.nowMs() });
+    const snapshot = describe(options, { paths, tree: root, counts, shortfalls, startedMs, endedMs: clock.nowMs() });
     const isUnchanged = options.skipIfUnchanged === true && options.parent?.tree === snapshot.tree;
     const saved = options.dryRun === true || isUnchanged ? {} : { snapshotId: await saveSnapshot(repository, snapshot, signal) };
     return { ...saved, snapshot, counts, troubles, durationMs: clock.monotonicMs() - startedAt };
@@ -143,6 +185,8 @@ export async function runBackup(repository: Repository, options: BackupOptions):
     throw error;
   } finally {
     stopProgress();
+    signal?.removeEventListener("abort", onAbort);
+    ended.abort();
     await crew.close();
   }
 }
@@ -151,118 +195,6 @@ function chooseCut(repository: Repository, cut: CutChoice): BackupWorkerData["cu
   if (cut === "gear") return { kind: "gear", table: deriveGearTable(repository.key.encrypt) };
   if (cut === "rabin") return { kind: "rabin", polynomial: repository.config.chunkerPolynomial };
   return { kind: "fixed", sizeBytes: cut.fixedBytes };
-}
-
-/** Hands the targets to the workers, and makes frames for the directories above them. */
-class Spread {
-  readonly #repository: Repository;
-  readonly #crew: Crew;
-  readonly #options: BackupOptions;
-  readonly #heads: HeadReader;
-  readonly #status = new FileStatus();
-  #frames = rootFrame;
-
-  constructor(repository: Repository, crew: Crew, with_: { options: BackupOptions; onTrouble: (trouble: BackupTrouble) => void }) {
-    this.#repository = repository;
-    this.#crew = crew;
-    this.#options = with_.options;
-    const onTrouble = (path: ByteString, status: number, what: string): void =>
-      with_.onTrouble({ path, reason: "attributes", message: `Cannot ${what}: ${describeErrno(-status)}` });
-    this.#heads = new HeadReader({ withAtime: with_.options.withAtime === true, onTrouble });
-  }
-
-  /** @returns the snapshot's paths */
-  async run(nowSeconds: number): Promise<readonly ByteString[]> {
-    const { stream, targets, directory } = this.#options;
-    if (stream !== undefined) {
-      this.#crew.addFrame({ id: rootFrame, parts: [1], directory: { head: new Uint8Array(0) } });
-      this.#crew.submit({
-        kind: "stream",
-        into: { frame: rootFrame, hole: 1 },
-        handle: stream.handle,
-        name: stream.name,
-        timeSeconds: nowSeconds,
-      });
-      return [`/${stream.name}`];
-    }
-    const placed = placeTargets(targets, { directory: directory ?? fromUtf8(process.cwd()), list: listNames });
-    this.#checkTargets(placed.paths);
-    const parentTree = this.#options.parent == null ? undefined : bytesOfId(this.#options.parent.tree);
-    await this.#spread(placed.root, { frame: rootFrame, head: new Uint8Array(0), parentTree });
-    return placed.paths;
-  }
-
-  /** A target that is missing is trouble; that all are is a failure. */
-  #checkTargets(paths: readonly ByteString[]): void {
-    const found = paths.map((path) => statAt(workingDirectory, path, this.#status));
-    if (found.every((status) => status < 0)) {
-      const shown = paths.map((path, at) => `${toUtf8OrEscaped(path)} (${describeErrno(-(found[at] ?? 0))})`);
-      throw new Failure("SourceUnreadable", `Cannot back up: none of the targets can be read: ${shown.join(", ")}`, {
-        details: { paths: shown },
-      });
-    }
-  }
-
-  async #spread(
-    children: Placements,
-    above: { frame: number; into?: Destination; head: Uint8Array; parentTree: Uint8Array | undefined },
-  ): Promise<void> {
-    const parent = await this.#loadParent(above.parentTree);
-    const entries = [...children].sort(([a], [b]) => (a < b ? -1 : 1));
-    this.#crew.addFrame({
-      id: above.frame,
-      ...(above.into === undefined ? {} : { into: above.into }),
-      parts: entries.map((_, at) => at + 1),
-      directory: { head: above.head, ...(above.parentTree === undefined ? {} : { parentTree: above.parentTree }) },
-    });
-    for (const [at, [name, placement]] of entries.entries()) {
-      const into: Destination = { frame: above.frame, hole: at + 1 };
-      if (placement.kind === "target") {
-        const parentNodes = parent?.slice(name, name);
-        this.#crew.submit({
-          kind: "slice",
-          into,
-          path: placement.directory,
-          names: [name],
-          directories: [name],
-          ...(parentNodes === undefined ? {} : { parentNodes }),
-          fileSystem: 0n,
-        });
-        continue;
-      }
-      const parentTree = parent?.seek(name) === true ? parent.findSubtree() : undefined;
-      await this.#spread(placement.children, { frame: ++this.#frames, into, head: this.#headOf(placement.path, name), parentTree });
-    }
-  }
-
-  async #loadParent(tree: Uint8Array | undefined): Promise<ParentNodes | undefined> {
-    if (tree === undefined) return undefined;
-    try {
-      return new ParentNodes(await loadBlob(this.#repository, tree));
-    } catch (error) {
-      if (!isFailure(error) || error.kind !== "corrupt") throw error;
-      return undefined; // everything is read anew, which heals what can be healed
-    }
-  }
-
-  /** The head of a directory above the targets. One that cannot be looked at is a plain directory of nobody. */
-  #headOf(path: ByteString, name: ByteString): Uint8Array {
-    const looked = statAt(workingDirectory, path, this.#status);
-    if (looked < 0) throw new Failure("SourceUnreadable", `Cannot look at "${toUtf8OrEscaped(path)}": ${describeErrno(-looked)}`);
-    const sink = new ByteSink(512);
-    const head = this.#heads.read(this.#status, { directory: workingDirectory, name, path });
-    writeNodeHead(sink, { ...head, type: "dir" });
-    return sink.copy();
-  }
-}
-
-function listNames(path: ByteString): readonly ByteString[] {
-  const handle = openAt(workingDirectory, path, openFlags.readOnly | openFlags.directory);
-  const names: ByteString[] = [];
-  const status = handle < 0 ? handle : readNames(handle, names);
-  if (handle >= 0) closeHandle(handle);
-  if (status < 0) throw new Failure("SourceUnreadable", `Cannot list "${toUtf8OrEscaped(path)}": ${describeErrno(-status)}`);
-  return names.sort();
 }
 
 async function checkSource(repository: Repository, options: BackupOptions, counts: BackupCounts): Promise<void> {
@@ -288,7 +220,8 @@ interface Outcome {
   readonly paths: readonly ByteString[];
   readonly tree: Uint8Array;
   readonly counts: BackupCounts;
-  readonly troubles: number;
+  /** Troubles for which the snapshot lacks something. */
+  readonly shortfalls: number;
   readonly startedMs: number;
   readonly endedMs: number;
 }
@@ -298,7 +231,7 @@ const nsPerMs = 1_000_000n;
 function describe(options: BackupOptions, outcome: Outcome): Snapshot {
   const { counts } = outcome;
   const backupStartNs = BigInt(Math.floor(outcome.startedMs)) * nsPerMs;
-  const user = userInfo();
+  const user = findUser();
   const excludes = options.excludes ?? noExcludes;
   const summary: SnapshotSummary = {
     backupStartNs,
@@ -332,6 +265,6 @@ function describe(options: BackupOptions, outcome: Outcome): Snapshot {
     programVersion: options.programVersion ?? "granary",
     summary,
     // Readers that do not know it ignore it; ours shows that this snapshot lacks something.
-    unknown: outcome.troubles === 0 ? new Map() : new Map([["granary", JSON.stringify({ warnings: outcome.troubles })]]),
+    unknown: outcome.shortfalls === 0 ? new Map() : new Map([["granary", JSON.stringify({ warnings: outcome.shortfalls })]]),
   };
 }

@@ -36,7 +36,7 @@ export interface CrewOptions {
   readonly cut: BackupWorkerData["cut"];
   /** 1 or more; by default one a processor, at most 8. */
   readonly workers?: number;
-  readonly rules: Pick<BackupWorkerData, "excludes" | "withAtime" | "ignoreCtime" | "ignoreInode">;
+  readonly rules: Pick<BackupWorkerData, "excludes" | "targets" | "withAtime" | "ignoreCtime" | "ignoreInode">;
   /** zstd level, 0 for none. */
   readonly level: number;
   /** The size at which a data pack is closed. */

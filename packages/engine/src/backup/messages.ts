@@ -137,6 +137,8 @@ export interface BackupWorkerData {
   readonly dataPackBytes: number;
   readonly treePackBytes: number;
   readonly excludes: ExcludeRules;
+  /** Absolute paths that the user named: these are entered whatever file system they are on. */
+  readonly targets: readonly ByteString[];
   readonly withAtime: boolean;
   readonly ignoreCtime: boolean;
   readonly ignoreInode: boolean;

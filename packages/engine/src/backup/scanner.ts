@@ -70,6 +70,7 @@ export interface ScannerOptions {
   readonly counters: Counters;
   readonly hunger: Int32Array;
   readonly excludes: ExcludeRules;
+  readonly targets: readonly ByteString[];
   readonly withAtime: boolean;
   readonly ignoreCtime: boolean;
   readonly ignoreInode: boolean;
@@ -87,6 +88,7 @@ export class Scanner {
   readonly #status = new FileStatus();
   readonly #heads: HeadReader;
   readonly #id = Buffer.alloc(32);
+  readonly #targets: ReadonlySet<ByteString>;
   #frames = 0;
   #holes = 0;
   /** The file being saved, and the frame of its content once some of it was given away. */
@@ -96,6 +98,7 @@ export class Scanner {
   constructor(options: ScannerOptions) {
     this.#options = options;
     this.#isExcluded = compileExcluder(options.excludes);
+    this.#targets = new Set(options.targets);
     this.#heads = new HeadReader({ withAtime: options.withAtime, onTrouble: (path, status, what) => this.#trouble(path, status, what) });
   }
 
@@ -301,7 +304,7 @@ export class Scanner {
     const types: number[] = [];
     const status = this.#status;
     const { fileSystem } = status;
-    const isOther = excludes.oneFileSystem && level.fileSystem !== 0n && fileSystem !== level.fileSystem;
+    const isOther = excludes.oneFileSystem && fileSystem !== level.fileSystem && !this.#targets.has(path);
     const listed = statHandle(handle, status) || (isOther ? 0 : readNames(handle, names, types));
     if (listed < 0) {
       closeHandle(handle);
@@ -396,8 +399,8 @@ export class Scanner {
       before.size === head.size &&
       before.mtimeSeconds === head.mtimeSeconds &&
       before.mtimeNanos === head.mtimeNanos &&
-      (ignoreCtime || (before.ctimeSeconds === head.ctimeSeconds && before.ctimeNanos === head.ctimeNanos)) &&
-      (ignoreInode || ignoreCtime || before.inode === head.inode);
+      (ignoreCtime || ignoreInode || (before.ctimeSeconds === head.ctimeSeconds && before.ctimeNanos === head.ctimeNanos)) &&
+      (ignoreInode || before.inode === head.inode);
     if (!isSame || before.content === null) return false;
     for (let at = 0; at < before.content.length; at += 32) if (this.#options.index.find(before.content, at, false) < 0) return false;
     writeNodeContent(sink, before.content);

@@ -36,15 +36,20 @@ export function placeTargets(
   if (targets.length === 0) throw new Failure("InvalidArgument", "Cannot back up nothing: name at least one file or folder");
   const root: Placements = new Map();
   const paths = targets.map((target) => {
-    if (target === "" || target.includes("\0"))
-      throw new Failure("InvalidArgument", `Cannot back up "${toUtf8OrEscaped(target)}": a path is needed`);
-    const path = resolve(from.directory, target);
+    const path = resolveTarget(target, from.directory);
     const components = target.startsWith("/") ? path.split("/").filter(Boolean) : componentsOf(target);
     if (components.length > 0) place(root, path, components);
     else for (const name of from.list(path)) place(root, path === "/" ? `/${name}` : `${path}/${name}`, [name]);
     return path;
   });
   return { root, paths };
+}
+
+/** The absolute path of a target. @throws InvalidArgument when it is no path */
+export function resolveTarget(target: ByteString, directory: ByteString): ByteString {
+  if (target === "" || target.includes("\0"))
+    throw new Failure("InvalidArgument", `Cannot back up "${toUtf8OrEscaped(target)}": a path is needed`);
+  return resolve(directory, target);
 }
 
 /** What is left of a relative path without `.`, and without what leads out of the directory it starts from. */

@@ -181,6 +181,7 @@ function bind(store: Store): Store {
   return {
     location: store.location,
     concurrency: store.concurrency,
+    settleMs: 0,
     create: () => store.create(),
     save: (ref, data, signal) => store.save(ref, data, signal),
     load: (ref, span, signal) => store.load(ref, span, signal),

@@ -20,6 +20,7 @@ import { Failure, isFailure, messageOf, toFailure } from "@granary/base/errors";
 import "../errors.ts";
 import type { LockId } from "../format/ids.ts";
 import { encodeLock, type Lock } from "../format/lock.ts";
+import type { Store } from "../store/store.ts";
 import { type FileAccess, sealFile } from "./files.ts";
 import { type ListLocksOptions, refuseConflict, staleAfterMs } from "./lock-list.ts";
 
@@ -48,8 +49,6 @@ export interface RepositoryLock extends AsyncDisposable {
   release(): Promise<void>;
 }
 
-/** Between writing a lock and looking for others: time for theirs to become visible. */
-const settleMs = 200;
 const refreshEveryMs = 5 * 60_000;
 /** A refresh may come one and a half periods late, and the lock must not have become stale by then. */
 const lostAfterMs = staleAfterMs - 1.5 * refreshEveryMs;
@@ -110,7 +109,7 @@ async function tryLock<T>(
   const preparing = prepare(stopSignal);
   preparing.catch(() => undefined); // its failure counts below
   try {
-    await clock.sleep(settleMs, signal);
+    await settle(access.store, clock, signal);
     await refuseConflict(access, options, { ...look, except: held.ids });
     return { lock: held, prepared: await preparing };
   } catch (error) {
@@ -119,6 +118,14 @@ async function tryLock<T>(
     await held.release();
     throw error;
   }
+}
+
+/**
+ * Between writing a lock and looking for others: time for theirs to become visible. Where a list shows at once what was saved, none is needed:
+ * of two who lock at the same moment, the later one at least sees the earlier one's lock.
+ */
+async function settle(store: Store, clock: Clock, signal: AbortSignal | undefined): Promise<void> {
+  if (store.settleMs > 0) await clock.sleep(store.settleMs, signal);
 }
 
 class HeldLock implements RepositoryLock {
@@ -213,7 +220,7 @@ class HeldLock implements RepositoryLock {
     this.#ids.add(next.id);
     await this.#save(next, signal);
     if (hasJumped || !wasThere) {
-      await this.#clock.sleep(settleMs, signal);
+      await settle(this.#access.store, this.#clock, signal);
       wasThere &&= await this.#isThere(signal);
       const look: ListLocksOptions = { clock: this.#clock, except: this.#ids, signal };
       if (!wasThere) await refuseConflict(this.#access, this.#options, look);
@@ -299,7 +306,8 @@ function makeLockFile(access: FileAccess, options: LockOptions): LockFile {
   return { ...sealFile(access, { kind: "lock", json: encodeLock(lock) }), monotonicMs: clock.monotonicMs(), wallMs };
 }
 
-function findUser(): { username: string; uid: number; gid: number } {
+/** Whose process this is, for locks and snapshots; without a name where the system knows none for its user id. */
+export function findUser(): { username: string; uid: number; gid: number } {
   try {
     const { username, uid, gid } = userInfo();
     return { username, uid: Math.max(0, uid), gid: Math.max(0, gid) }; // -1 on Windows

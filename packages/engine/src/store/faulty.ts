@@ -79,6 +79,7 @@ interface MetCall {
 class PlannedStore implements FaultyStore {
   readonly location: string;
   readonly concurrency: number;
+  readonly settleMs: number;
   readonly calls: FaultyCall[] = [];
   readonly quarantine?: (ref: FileRef) => Promise<void>;
   readonly pathOf?: (ref: FileRef) => string;
@@ -93,6 +94,7 @@ class PlannedStore implements FaultyStore {
     this.#clock = clock;
     this.location = inner.location;
     this.concurrency = inner.concurrency;
+    this.settleMs = inner.settleMs;
     if (inner.quarantine !== undefined)
       this.quarantine = (ref) => this.#run(this.#meet("quarantine", ref), async () => inner.quarantine?.(ref));
     if (inner.pathOf !== undefined) this.pathOf = inner.pathOf.bind(inner);

@@ -12,6 +12,7 @@
  */
 
 import { randomBytes } from "node:crypto";
+import { statfsSync } from "node:fs";
 import { type FileHandle, chmod, link, mkdir, open, opendir, readdir, rename, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { throwIfCancelled } from "@granary/base/cancel";
@@ -48,6 +49,22 @@ export function openLocalStore(path: string): LocalStore {
   return new FolderStore(resolve(path));
 }
 
+/** What restic grants any store; caches of network file systems hold lists for about as long. */
+const sharedSettleMs = 200;
+/** statfs types of file systems that several machines may have mounted: NFS, SMB and CIFS, FUSE, 9P, Ceph, AFS, Lustre, GFS2, OCFS2. */
+const sharedTypes: ReadonlySet<number> = new Set([
+  0x6969, 0xff534d42, 0xfe534d42, 0x517b, 0x65735546, 0x01021997, 0x00c36400, 0x5346414f, 0x0bd00bd0, 0x01161970, 0x7461636f,
+]);
+
+/** Whether other machines may see the folder through caches of their own. A folder that cannot be looked at yet counts as such. */
+function isShared(path: string): boolean {
+  try {
+    return sharedTypes.has(statfsSync(path).type);
+  } catch {
+    return true;
+  }
+}
+
 /** Files and folders as restic makes them; when the config can be read by its group, so can the rest. */
 interface Modes {
   readonly file: number;
@@ -71,11 +88,13 @@ const readingVerbs: ReadonlySet<Verb> = new Set(["load", "find", "quarantine"]);
 class FolderStore implements LocalStore {
   readonly location: string;
   readonly concurrency = 4;
+  readonly settleMs: number;
   readonly #syncs = new Map<string, SharedSync>();
   #modes: Modes | undefined;
 
   constructor(root: string) {
     this.location = root;
+    this.settleMs = isShared(root) ? sharedSettleMs : 0;
   }
 
   pathOf(ref: FileRef): string {

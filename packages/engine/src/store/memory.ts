@@ -13,6 +13,7 @@ export function createMemoryStore(): Store & Required<Pick<Store, "quarantine">>
 class MemoryStore implements Store {
   readonly location = "memory";
   readonly concurrency = 16;
+  readonly settleMs = 200; // it needs none; this is a remote store's, so that those who wait for it can be tested
   readonly #files: ReadonlyMap<FileKind, Map<string, Uint8Array>> = new Map(fileKinds.map((kind) => [kind, new Map()]));
   readonly #quarantine: { readonly ref: FileRef; readonly data: Uint8Array }[] = [];
 

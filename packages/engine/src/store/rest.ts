@@ -64,6 +64,7 @@ const maxListBytes = 2 ** 30;
 class RestStore implements Store {
   readonly location: string;
   readonly concurrency = connectionCount;
+  readonly settleMs = 200; // what restic grants any store
   readonly #connection: RestConnection;
   readonly #options: RestStoreOptions;
   readonly #closing = new AbortController();

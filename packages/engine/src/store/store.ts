@@ -36,6 +36,8 @@ export interface Store {
   readonly location: string;
   /** How many calls at once are useful: 2 to 16. */
   readonly concurrency: number;
+  /** How long a file may be missing from another client's list after its save was acknowledged, in milliseconds; 0: no longer than that. */
+  readonly settleMs: number;
 
   /** Makes the layout of an empty repository; may run twice. */
   create(): Promise<void>;
