@@ -199,7 +199,7 @@ function chooseCut(repository: Repository, cut: CutChoice): BackupWorkerData["cu
 
 async function checkSource(repository: Repository, options: BackupOptions, counts: BackupCounts): Promise<void> {
   const { parent, allowShrink, stream } = options;
-  if (parent == null || allowShrink === true || stream !== undefined) return;
+  if (parent === undefined || parent === null || allowShrink === true || stream !== undefined) return;
   const now = filesOf(counts);
   const before = parent.summary?.totalFilesProcessed ?? (await countFiles(repository, parent.tree));
   if (!isShrunken(before, now)) return;

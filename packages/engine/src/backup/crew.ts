@@ -16,7 +16,7 @@ import type { FinishedPack } from "../repository/pack-builder.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { WorkerPool } from "../repository/worker-pool.ts";
+import { type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { type BackupCounts, Counters } from "./counters.ts";
 import { Frames } from "./frames.ts";
@@ -28,6 +28,8 @@ const packSlackBytes = mebibyte;
 /** The frame of the snapshot's root, and where its id goes. */
 export const rootFrame = 0;
 const rootDestination: Destination = { frame: -1, hole: 0 };
+/** What the pool passes on; it takes failures itself. */
+type CrewMessage = Exclude<FromWorker, WorkerFailed>;
 
 export interface CrewOptions {
   readonly store: Store;
@@ -51,7 +53,7 @@ export interface CrewOptions {
 
 export class Crew {
   readonly #options: CrewOptions;
-  readonly #pool: WorkerPool<ToWorker, FromWorker>;
+  readonly #pool: WorkerPool<ToWorker, CrewMessage>;
   readonly #counters: Counters;
   readonly #hunger = new Int32Array(new SharedArrayBuffer(4));
   readonly #dataBuffers: PackBuffers;
@@ -87,7 +89,7 @@ export class Crew {
       dataPackBytes: options.packBytes,
       treePackBytes,
     };
-    this.#pool = new WorkerPool<ToWorker, FromWorker>({
+    this.#pool = new WorkerPool<ToWorker, CrewMessage>({
       url: workerUrl(import.meta.url, "./backup.worker.ts"),
       workers,
       data,
@@ -172,7 +174,7 @@ export class Crew {
     Atomics.store(this.#hunger, 0, this.#idle.length - this.#queue.length);
   }
 
-  #onMessage(worker: number, message: FromWorker): void {
+  #onMessage(worker: number, message: CrewMessage): void {
     switch (message.kind) {
       case "idle":
         return this.#onIdle(worker);

@@ -12,21 +12,31 @@ import { closeHandle, FileStatus, openAt, openFlags, readNames, statAt, statHand
 import { loadBlob } from "../repository/blob-load.ts";
 import { isFileDamage } from "../repository/files.ts";
 import type { Repository } from "../repository/repository.ts";
-import type { BackupOptions } from "./backup.ts";
+import type { StoredSnapshot } from "../repository/snapshots.ts";
+import type { ExcludeRules } from "../selection/exclude.ts";
 import { type Crew, rootFrame } from "./crew.ts";
 import { describeErrno, HeadReader } from "./head-reader.ts";
-import type { BackupTrouble, Destination } from "./messages.ts";
+import type { BackupTrouble, Destination, StreamTask } from "./messages.ts";
 import { ParentNodes } from "./parent-nodes.ts";
 import { type PlacedTargets, type Placement, type Placements, placeTargets, resolveTarget } from "./targets.ts";
 
 type OnTrouble = (trouble: BackupTrouble) => void;
+
+/** What of a backup's options decides where it begins; see backup.ts. */
+export interface SourceOptions {
+  readonly targets: readonly ByteString[];
+  readonly directory?: ByteString;
+  readonly excludes?: ExcludeRules;
+  readonly parent?: StoredSnapshot | null;
+  readonly withAtime?: boolean;
+}
 
 /**
  * Finds the targets and places them. One that is missing is trouble, and is left out; that all are is a failure.
  *
  * @throws SourceUnreadable; InvalidArgument
  */
-export function findSources(options: Pick<BackupOptions, "targets" | "directory">, onTrouble: OnTrouble): PlacedTargets {
+export function findSources(options: SourceOptions, onTrouble: OnTrouble): PlacedTargets {
   const directory = options.directory ?? fromUtf8(process.cwd());
   const status = new FileStatus();
   const missing: BackupTrouble[] = [];
@@ -47,7 +57,7 @@ export function findSources(options: Pick<BackupOptions, "targets" | "directory"
 }
 
 /** Hands out a stream, as the one file of the snapshot. */
-export function spreadStream(crew: Crew, stream: NonNullable<BackupOptions["stream"]>, timeSeconds: number): void {
+export function spreadStream(crew: Crew, stream: Pick<StreamTask, "handle" | "name">, timeSeconds: number): void {
   const { handle, name } = stream;
   crew.addFrame({ id: rootFrame, parts: [1], directory: { head: new Uint8Array(0) } });
   crew.submit({ kind: "stream", into: { frame: rootFrame, hole: 1 }, handle, name, timeSeconds });
@@ -57,10 +67,10 @@ export function spreadStream(crew: Crew, stream: NonNullable<BackupOptions["stre
 export async function spreadSources(
   repository: Repository,
   crew: Crew,
-  work: { readonly options: BackupOptions; readonly sources: PlacedTargets; readonly onTrouble: OnTrouble },
+  work: { readonly options: SourceOptions; readonly sources: PlacedTargets; readonly onTrouble: OnTrouble },
 ): Promise<void> {
   const { parent } = work.options;
-  const parentTree = parent == null ? undefined : bytesOfId(parent.tree);
+  const parentTree = parent === undefined || parent === null ? undefined : bytesOfId(parent.tree);
   await new Spread(repository, crew, work).run(work.sources.root, { frame: rootFrame, head: new Uint8Array(0), parentTree });
 }
 
@@ -81,7 +91,7 @@ class Spread {
   readonly #oneFileSystem: boolean;
   #frames = rootFrame;
 
-  constructor(repository: Repository, crew: Crew, work: { readonly options: BackupOptions; readonly onTrouble: OnTrouble }) {
+  constructor(repository: Repository, crew: Crew, work: { readonly options: SourceOptions; readonly onTrouble: OnTrouble }) {
     this.#repository = repository;
     this.#crew = crew;
     this.#onTrouble = work.onTrouble;
