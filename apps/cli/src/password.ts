@@ -8,7 +8,6 @@ import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { Failure, messageOf } from "@granary/base/errors";
 import { Secret } from "@granary/base/secret";
-import { decodeTextFile } from "@granary/engine";
 import { isInteractive, promptPassword, readPasswordLine } from "./prompt.ts";
 import { splitShellWords } from "./shell-words.ts";
 
@@ -82,7 +81,9 @@ export async function getPassword(source: PasswordSource, options: AskOptions): 
 
 async function readPasswordFile(path: string): Promise<Secret> {
   try {
-    return new Secret(decodeTextFile(await readFile(path)).trim());
+    const bytes = await readFile(path);
+    const { decodeTextFile } = await import("@granary/engine"); // not before it is needed: help and mistakes are quick
+    return new Secret(decodeTextFile(bytes).trim());
   } catch (cause) {
     throw new Failure("InputUnreadable", `Cannot read the password file "${path}": ${messageOf(cause)}`, { details: { path }, cause });
   }

@@ -51,7 +51,7 @@ async function check(run: Run, flags: CheckFlags): Promise<void> {
     throw new Failure("InvalidArgument", "Cannot use --read-data and --read-data-subset together: one of them is needed");
   }
   const readData = chooseData(flags);
-  await using session = await openSession(run, { lock: "exclusive" });
+  await using session = await openSession(run, { lock: "shared" });
   const report = await (async () => {
     using progress = new ProgressReporter(output, { title: "checking" });
     return await checkRepository(session.repository, {
