@@ -1,14 +1,14 @@
 /** How long a run will take: from what each operation took once, corrected by what this run has taken so far. */
 
 import { findNeeded } from "./session.ts";
-import type { DatasetKey, Operation, ProgramName, Sample } from "./vocabulary.ts";
+import { type DatasetKey, isFor, type Operation, type ProgramName, type Sample } from "./vocabulary.ts";
 
 /** Seconds of one run at full size, the mean of the programs, on two cores of a server of 2024; with what is done around it. */
 const typicalSeconds: Readonly<Record<DatasetKey, Readonly<Record<Operation, number>>>> = {
-  a: { "first-part": 0, "first-backup": 12, "no-change": 4, "one-percent": 4, restore: 14, check: 8, prune: 4 },
-  b: { "first-part": 0, "first-backup": 14, "no-change": 3, "one-percent": 10, restore: 12, check: 10, prune: 4 },
-  c: { "first-part": 0, "first-backup": 14, "no-change": 3, "one-percent": 13, restore: 12, check: 6, prune: 4 },
-  d: { "first-part": 12, "first-backup": 35, "no-change": 12, "one-percent": 12, restore: 45, check: 16, prune: 10 },
+  a: { "first-part": 0, "first-backup": 12, "no-change": 5, "one-percent": 6, restore: 20, check: 10, prune: 6 },
+  b: { "first-part": 0, "first-backup": 14, "no-change": 1, "one-percent": 8, restore: 12, check: 12, prune: 5 },
+  c: { "first-part": 0, "first-backup": 14, "no-change": 1, "one-percent": 9, restore: 8, check: 5, prune: 6 },
+  d: { "first-part": 8, "first-backup": 32, "no-change": 12, "one-percent": 15, restore: 38, check: 16, prune: 9 },
 };
 /** To make a data set. */
 const makingSeconds = 20;
@@ -24,8 +24,11 @@ interface Extent {
 /** What a whole run should take, in seconds. */
 export function estimateSeconds({ datasets, programs, operations, repeats, scale }: Extent): number {
   const seconds = datasets.map((key) => {
-    const perRepeat = findNeeded(operations, key).reduce((sum, operation) => sum + runSeconds(key, operation, scale), 0);
-    return makingSeconds * scale + perRepeat * programs.length * repeats;
+    const perRepeat = findNeeded(operations, key).map((operation) => {
+      const count = programs.filter((program) => isFor(operation, { dataset: key, program })).length;
+      return count * runSeconds(key, operation, scale);
+    });
+    return makingSeconds * scale + repeats * perRepeat.reduce((sum, one) => sum + one, 0);
   });
   return seconds.reduce((sum, one) => sum + one, 0);
 }
@@ -39,9 +42,9 @@ export function estimateRest(extent: Extent, samples: readonly Sample[]): number
   return Math.max(0, estimateSeconds(extent) - expected) * correction;
 }
 
-/** A run of the smallest data takes a second: keys are derived, processes started. */
+/** Even the smallest run takes most of a second: a key is derived, and a process started. */
 function runSeconds(key: DatasetKey, operation: Operation, scale: number): number {
-  return 1 + typicalSeconds[key][operation] * scale;
+  return 0.7 + typicalSeconds[key][operation] * scale;
 }
 
 /** A time such as `12 min` or `1 h 05 min`. */

@@ -16,7 +16,7 @@ import { describeDataset, drawCharts, renderBytesPerBlob, renderDataset, renderP
 import { measureDataset } from "./session.ts";
 import { findSpread } from "./summary.ts";
 import { removeTree } from "./tree-compare.ts";
-import { type DatasetKey, datasetKeys, operations, programNames, type Results, type Sample } from "./vocabulary.ts";
+import { type DatasetKey, datasetKeys, isFor, operations, programNames, type Results, type Sample } from "./vocabulary.ts";
 
 const root = join(import.meta.dirname, "../..");
 const docsFolder = join(root, "docs/benchmarks");
@@ -35,7 +35,10 @@ async function main(): Promise<void> {
     console.log(`\nbench: stopped; --work ${workFolder} --resume goes on`);
     process.exit(130);
   });
-  const { results, failures } = await measure(options, workFolder);
+  const { results, failures } = await measure(options, workFolder).catch((failure: unknown) => {
+    console.error(`bench: broke off; --work ${workFolder} --resume goes on`);
+    throw failure;
+  });
   printReport(results);
   writeReport(results, options);
   if (options.isKept) console.log(`bench: data, results and programs are kept in ${workFolder}`);
@@ -159,8 +162,7 @@ function isComplete(results: Results): boolean {
     operations.every((operation) =>
       programNames.every(
         (program) =>
-          (operation === "first-part" && dataset !== "d") ||
-          findSpread(results, { dataset, operation, program }, "wallSeconds") !== undefined,
+          !isFor(operation, { dataset, program }) || findSpread(results, { dataset, operation, program }, "wallSeconds") !== undefined,
       ),
     );
   return results.scale === 1 && datasetKeys.every(isMeasured);

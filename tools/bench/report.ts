@@ -161,7 +161,7 @@ const howItWasMade = [
   "- **Wall time** is from start to exit, **CPU** is user and system time of all its threads and children, **peak memory** that of the largest",
   "  process, both by the kernel's account (GNU time). **Repository** is the sum of its files' sizes.",
   "- **Data**: (a) are the first 50,000 files of /usr and what follows it, smallest passed over until they make 1.5 GB, none above 4 MiB; (b) and",
-  "  (d) come from a seed, the text of (b) shrinking to 36 % with `zstd -1`; (c) is made with `mkfs.ext4 -d` from 600 MB of system files. Each",
+  "  (d) come from a seed, the text of (b) shrinking to 35 % with `zstd -1`; (c) is made with `mkfs.ext4 -d` from 600 MB of system files. Each",
   "  set also has one small file that is the newest, because borg reads the newest file of a backup again the next time.",
 ];
 

@@ -12,7 +12,7 @@ import { addUsages, type Command, runMeasured } from "./measured-run.ts";
 import type { Place, Program } from "./programs.ts";
 import { type Prove, proveCount, proveOurs, proveRestore } from "./proofs.ts";
 import { countTree, removeTree } from "./tree-compare.ts";
-import { type DatasetKey, type Operation, operations, type ProgramName, type Sample, type Usage } from "./vocabulary.ts";
+import { type DatasetKey, isFor, type Operation, operations, type ProgramName, type Sample, type Usage } from "./vocabulary.ts";
 
 /** What a session is to measure, and whom it tells. */
 export interface SessionPlan {
@@ -34,7 +34,7 @@ const backups: readonly Operation[] = ["first-backup", "no-change", "one-percent
 
 /** The operations that must run so that those asked for can, in order; (d) alone has a part. */
 export function findNeeded(wanted: readonly Operation[], key: DatasetKey): Operation[] {
-  const needed = new Set(wanted.filter((operation) => operation !== "first-part" || key === "d"));
+  const needed = new Set(wanted.filter((operation) => isFor(operation, { dataset: key })));
   if ([...needed].some((operation) => operation !== "first-part")) needed.add("first-backup");
   if (needed.has("prune")) needed.add("one-percent");
   return operations.filter((operation) => needed.has(operation));
@@ -57,7 +57,9 @@ export async function measureDataset(dataset: Dataset, plan: SessionPlan): Promi
           sample.dataset === dataset.key && sample.repeat === repeat && sample.operation === operation && sample.program === program,
       );
   for (let repeat = 1; repeat <= plan.repeats; repeat += 1) {
-    const isDone = plan.programs.every(({ name }) => wanted.every((operation) => isMeasured(repeat, operation, name)));
+    const isDone = plan.programs.every(({ name }) =>
+      wanted.every((operation) => !isFor(operation, { dataset: dataset.key, program: name }) || isMeasured(repeat, operation, name)),
+    );
     if (!isDone) await measureRepeat(dataset, repeat, plan);
   }
 }
@@ -79,8 +81,8 @@ async function measureRepeat(dataset: Dataset, repeat: number, plan: SessionPlan
   for (const [turn, operation] of needed.entries()) {
     if (operation === "one-percent") dataset.change();
     for (const entrant of rotate(entrants, repeat - 1 + turn)) {
-      if (entrant.hasFailed) continue;
       const { name } = entrant.program;
+      if (entrant.hasFailed || !isFor(operation, { dataset: dataset.key, program: name })) continue;
       try {
         const measured = await measureOne(entrant, operation, { dataset, home, needed, plan });
         if (plan.operations.includes(operation)) plan.onSample({ dataset: dataset.key, repeat, operation, program: name, ...measured });

@@ -12,6 +12,11 @@ export type ProgramName = (typeof programNames)[number];
 export const operations = ["first-part", "first-backup", "no-change", "one-percent", "restore", "check", "prune"] as const;
 export type Operation = (typeof operations)[number];
 
+/** Whether an operation is for this program on this data: `first-part` is for (d), which has a part, and for us and whom we are compared with. */
+export function isFor(operation: Operation, { dataset, program }: { dataset: DatasetKey; program?: ProgramName }): boolean {
+  return operation !== "first-part" || (dataset === "d" && (program === undefined || program === "granary" || program === "restic"));
+}
+
 export const operationTitles: Readonly<Record<Operation, string>> = {
   "first-part": "First backup of a third",
   "first-backup": "First backup",
