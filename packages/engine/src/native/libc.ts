@@ -81,6 +81,7 @@ const bindAll = () => {
     fchmod: bindSymbol("fchmod", "int", ["int", "uint"]),
     fchmodat: bindSymbol("fchmodat", "int", ["int", "void *", "uint", "int"]),
     utimensat: bindSymbol("utimensat", "int", ["int", "void *", "void *", "int"]),
+    futimens: bindSymbol("futimens", "int", ["int", "void *"]),
     ftruncate: bindSymbol("ftruncate", "int", ["int", "int64"]),
     fsyncCall: bindSymbol("fsync", "int", ["int"]),
     llistxattr: bindSymbol("llistxattr", "int64", ["void *", "void *", "size_t"]),
@@ -348,7 +349,9 @@ export interface FileTimes {
 export function setTimesAt(directory: number, name: string, times: FileTimes): number {
   writeTimespec(0, times.atimeSeconds, times.atimeNanos);
   writeTimespec(16, times.mtimeSeconds, times.mtimeNanos);
-  return done(libc().utimensat(directory, name === "" ? null : cString(name), timesBuffer, name === "" ? 0 : atSymlinkNoFollow));
+  // glibc refuses the null name by which the kernel would know the handle itself
+  if (name === "") return done(libc().futimens(directory, timesBuffer));
+  return done(libc().utimensat(directory, cString(name), timesBuffer, atSymlinkNoFollow));
 }
 
 function writeTimespec(at: number, seconds: number, nanos: number): void {
