@@ -41,7 +41,7 @@ export async function runMeasured(command: Command, logFolder: string): Promise<
     running = undefined;
     closeSync(output);
   });
-  const wallSeconds = (performance.now() - startMs) / 1000;
+  const wallSeconds = Math.round(performance.now() - startMs) / 1000;
   if (exitCode !== 0)
     throw new Error(`"${command.words.join(" ")}" ended with ${exitCode}:\n${readFileSync(outputPath, "utf8").trim().slice(-2000)}`);
   return { wallSeconds, ...parseAccount(readFileSync(accountPath, "utf8")) };
@@ -52,7 +52,7 @@ export function parseAccount(text: string): Omit<Usage, "wallSeconds"> {
   const match = /^(\d+(?:\.\d+)?) (\d+(?:\.\d+)?) (\d+)$/.exec(text.trim());
   if (match === null) throw new Error(`Cannot read what GNU time wrote: ${JSON.stringify(text)}`);
   const [, user, system, peak] = match;
-  return { cpuSeconds: Number(user) + Number(system), peakBytes: Number(peak) * 1024 };
+  return { cpuSeconds: Math.round((Number(user) + Number(system)) * 100) / 100, peakBytes: Number(peak) * 1024 };
 }
 
 /** What several commands, run one after the other, used together. */
