@@ -18,11 +18,11 @@ export class ResticRunner {
   readonly #timeZone: string;
   readonly #isOwnFolder: boolean;
 
-  /** @param beside another runner, in whose folder this one's repository lies, under a name of its own */
-  constructor(options: { readonly timeZone?: string; readonly beside?: ResticRunner } = {}) {
+  /** @param options.beside another runner, in whose folder this one's repository lies, under a name of its own */
+  constructor(options: { readonly timeZone?: string; readonly beside?: ResticRunner; readonly name?: string } = {}) {
     this.#isOwnFolder = options.beside === undefined;
     this.folder = options.beside?.folder ?? mkdtempSync(join(tmpdir(), "granary-maintain-"));
-    this.location = join(this.folder, this.#isOwnFolder ? "repository" : "second");
+    this.location = join(this.folder, options.name ?? "repository");
     this.#timeZone = options.timeZone ?? "UTC";
   }
 
@@ -53,7 +53,7 @@ export class ResticRunner {
   }
 
   environment(): NodeJS.ProcessEnv {
-    return { ...process.env, RESTIC_REPOSITORY: this.location, RESTIC_PASSWORD: password, RESTIC_PASSWORD2: password };
+    return { ...process.env, RESTIC_REPOSITORY: this.location, RESTIC_PASSWORD: password, RESTIC_FROM_PASSWORD: password };
   }
 
   /** A folder beside the repository. */
