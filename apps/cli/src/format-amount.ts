@@ -35,8 +35,8 @@ export function formatCount(count: number): string {
 }
 
 /** `1 file`, `2 files`. */
-export function formatMany(count: number, noun: string): string {
-  return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
+export function formatMany(count: number, noun: string, plural: string = `${noun}s`): string {
+  return `${formatCount(count)} ${count === 1 ? noun : plural}`;
 }
 
 /** A part of a whole such as `12.3 %`; never 100 before it is whole. */

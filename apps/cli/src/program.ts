@@ -37,6 +37,12 @@ const repoEntries: readonly (Entry & { readonly group: string })[] = [
     load: async () => (await import("./repo/backup.ts")).configureBackup,
   },
   {
+    group: everyday,
+    name: "restore",
+    summary: "Restore a snapshot, or part of it",
+    load: async () => (await import("./repo/restore.ts")).configureRestore,
+  },
+  {
     group: looking,
     name: "snapshots",
     summary: "List snapshots",
@@ -68,6 +74,25 @@ const repoEntries: readonly (Entry & { readonly group: string })[] = [
     summary: "Check the repository for errors",
     load: async () => (await import("./repo/check.ts")).configureCheck,
   },
+  {
+    group: keeping,
+    name: "forget",
+    summary: "Remove snapshots by a policy",
+    load: async () => (await import("./repo/forget.ts")).configureForget,
+  },
+  {
+    group: keeping,
+    name: "prune",
+    summary: "Remove data that no snapshot needs",
+    load: async () => (await import("./repo/prune.ts")).configurePrune,
+  },
+  {
+    group: keeping,
+    name: "copy",
+    summary: "Copy snapshots from another repository",
+    load: async () => (await import("./repo/copy.ts")).configureCopy,
+  },
+  { group: keeping, name: "tag", summary: "Change the tags of snapshots", load: async () => (await import("./repo/tag.ts")).configureTag },
   { group: keeping, name: "key", summary: "Manage passwords", load: async () => (await import("./repo/key.ts")).configureKey },
   { group: keeping, name: "unlock", summary: "Remove stale locks", load: async () => (await import("./repo/unlock.ts")).configureUnlock },
   { group: inside, name: "list", summary: "List the ids of objects", load: async () => (await import("./repo/list.ts")).configureList },

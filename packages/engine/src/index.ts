@@ -84,8 +84,24 @@ export {
 
 // verbs: back up
 export { type BackupOptions, type BackupReport, type CutChoice, runBackup } from "./backup/backup.ts";
+export { prepareBackup } from "./backup/crew.ts";
 export type { BackupCounts } from "./backup/counters.ts";
 export type { BackupTrouble } from "./backup/messages.ts";
+
+// verbs: restore
+export type { OverwriteMode, RestoreTrouble } from "./restore/messages.ts";
+export {
+  type PlannedEntry,
+  planRestore,
+  type RestoreOptions,
+  type RestorePlan,
+  type RestoreProgress,
+  type RestoreReport,
+  type RestoreSummary,
+  restoreSnapshot,
+  runRestore,
+} from "./restore/restore.ts";
+export { type RestoreSelection, selectAll } from "./restore/selection.ts";
 
 // verbs: read
 export { diffTrees, type DiffChange, type DiffCounts, type DiffEvent, type DiffOptions, type DiffStatistics } from "./maintain/diff.ts";
@@ -121,4 +137,16 @@ export {
   type KeepPolicy,
   parseKeepCount,
 } from "./maintain/keep-policy.ts";
+export { changeTags, type TagChange, type TagEvent, type TagOptions } from "./maintain/tag.ts";
+export { copySnapshots, type CopyEvent, type CopyOptions, type CopyReport } from "./maintain/copy.ts";
 export { parseReadDataSubset, type ReadDataSelection } from "./maintain/read-data-selection.ts";
+export {
+  planPrune,
+  type PlanPruneOptions,
+  type PruneEvent,
+  type PrunePlan,
+  type PruneReport,
+  type PruneSummary,
+  runPrune,
+} from "./maintain/prune.ts";
+export { defaultMaxUnused, type MaxUnused, parseMaxUnused } from "./maintain/prune-plan.ts";

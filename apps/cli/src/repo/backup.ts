@@ -14,6 +14,7 @@ import {
   fromUtf8,
   loadSnapshots,
   parseGroupBy,
+  prepareBackup,
   runBackup,
   type StoredSnapshot,
   toUtf8OrEscaped,
@@ -110,7 +111,11 @@ async function backUp(run: Run, args: readonly string[], flags: BackupFlags): Pr
   const host = flags.host ?? findVariable(process.env, "HOST") ?? hostname();
   const tags = [...new Set((flags.tag ?? []).flatMap(splitTags))].filter((tag) => tag !== "");
 
-  await using session = await openSession(run, { lock: flags.dryRun === true ? "none" : "shared", isInputTaken: readsInput(flags) });
+  await using session = await openSession(run, {
+    lock: flags.dryRun === true ? "none" : "shared",
+    isInputTaken: readsInput(flags),
+    onDeriving: () => prepareBackup(options.workers),
+  });
   const parent = isStream ? null : await chooseParent(session, flags, { host, tags, timeNs, targets });
   if (!isStream) {
     if (parent === null) output.say("no parent snapshot: every file is read");

@@ -42,6 +42,8 @@ export interface SessionOptions {
   readonly isInputTaken?: boolean;
   /** `password for repository` when absent. */
   readonly what?: string;
+  /** Time to prepare what comes after opening. */
+  readonly onDeriving?: () => void;
 }
 
 /** Opens the store that the flags name. @throws RepositoryUnnamed, StoreInvalid */
@@ -89,7 +91,14 @@ async function unlock(run: Run, store: Store, how: { address: RepositoryAddress;
     const password = await getPassword(source, ask);
     try {
       const onDamagedKey = (failure: Failure): void => run.output.note(`warning: ${failure.message}`);
-      return await openRepository(store, { password, signal, onDamagedKey, ...(keyHint === undefined ? {} : { keyHint }) });
+      const onDeriving = attempt === 1 ? how.options.onDeriving : undefined;
+      return await openRepository(store, {
+        password,
+        signal,
+        onDamagedKey,
+        ...(keyHint === undefined ? {} : { keyHint }),
+        ...(onDeriving === undefined ? {} : { onDeriving }),
+      });
     } catch (error) {
       if (!isAsked || attempt === passwordAttempts || !isFailure(error, "WrongPassword")) throw error;
       run.output.complain("wrong password, try again");

@@ -1,5 +1,5 @@
 /** A worker of a backup: goes through the slices it is given. Everything it does is synchronous but waiting for the next message. */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { encodeFailure } from "@granary/base/errors";
 import "../errors.ts";
 import type { Cutter } from "../chunk/cutter.ts";
@@ -9,6 +9,8 @@ import { createRabinCutter } from "../chunk/rabin.ts";
 import { Sealer } from "../crypto/seal.ts";
 import type { BlobType } from "../format/pack.ts";
 import { FileStatus } from "../native/libc.ts";
+import { openOpenssl } from "../native/openssl.ts";
+import { openZstd } from "../native/zstd.ts";
 import { BlobIndex } from "../repository/blob-index.ts";
 import { BlobReader } from "../repository/blob-reader.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
@@ -19,7 +21,6 @@ import { FileSaver } from "./file-saver.ts";
 import type { BackupWorkerData, FromWorker, ToWorker } from "./messages.ts";
 import { Scanner } from "./scanner.ts";
 
-const data = workerData as BackupWorkerData; // given by backup.ts
 const port = parentPort;
 if (port === null) throw new Error("backup.worker.ts runs in a worker thread only");
 
@@ -38,72 +39,78 @@ function createCutter(cut: BackupWorkerData["cut"]): Cutter {
   }
 }
 
-const sealer = new Sealer(data.key);
-const index = new BlobIndex(data.index);
-const counters = new Counters(data.counters, data.worker);
-
-function createBuilder(type: BlobType): PackBuilder {
-  const buffers = PackBuffers.attach(type === "data" ? data.dataBuffers : data.treeBuffers);
-  const targetBytes = type === "data" ? data.dataPackBytes : data.treePackBytes;
-  return new PackBuilder({ type, sealer, buffers, targetBytes, level: data.level, emit: (pack) => post({ kind: "pack", pack }) });
-}
-
-const dataPacks = createBuilder("data");
-const treePacks = createBuilder("tree");
-const files = new FileSaver(
-  {
-    cutter: createCutter(data.cut),
+/** Makes everything that a backup needs in this thread. @returns what handles a message */
+function start(data: BackupWorkerData): (message: ToWorker) => void {
+  const sealer = new Sealer(data.key);
+  const index = new BlobIndex(data.index);
+  const counters = new Counters(data.counters, data.worker);
+  const createBuilder = (type: BlobType): PackBuilder => {
+    const buffers = PackBuffers.attach(type === "data" ? data.dataBuffers : data.treeBuffers);
+    const targetBytes = type === "data" ? data.dataPackBytes : data.treePackBytes;
+    return new PackBuilder({ type, sealer, buffers, targetBytes, level: data.level, emit: (pack) => post({ kind: "pack", pack }) });
+  };
+  const dataPacks = createBuilder("data");
+  const treePacks = createBuilder("tree");
+  const files = new FileSaver(
+    {
+      cutter: createCutter(data.cut),
+      index,
+      packs: dataPacks,
+      counters,
+      breathe: () => scanner.feed(true),
+      isWorkWanted: () => scanner.isExtentWanted(),
+      share: (extent) => scanner.shareExtent(extent),
+    },
+    new FileStatus(),
+  );
+  const scanner = new Scanner({
+    ...data,
+    hunger: new Int32Array(data.hunger),
     index,
-    packs: dataPacks,
+    reader: new BlobReader(index, openPackReader(data.packs), sealer),
+    trees: treePacks,
+    files,
     counters,
-    breathe: () => scanner.feed(true),
-    isWorkWanted: () => scanner.isExtentWanted(),
-    share: (extent) => scanner.shareExtent(extent),
-  },
-  new FileStatus(),
-);
-const scanner = new Scanner({
-  ...data,
-  hunger: new Int32Array(data.hunger),
-  index,
-  reader: new BlobReader(index, openPackReader(data.packs), sealer),
-  trees: treePacks,
-  files,
-  counters,
-  offload: (task) => post({ kind: "task", task }),
-  postFrame: post,
-  postDone: (into, nodes) => post({ kind: "done", into, nodes }),
-  report: (trouble) => post({ kind: "trouble", trouble }),
-});
-
-function run(message: ToWorker): void {
-  switch (message.kind) {
-    case "slice":
-      scanner.runSlice(message);
-      break;
-    case "tree":
-      post({ kind: "done", into: message.into, nodes: scanner.saveTree(message.tree, message.directory) });
-      break;
-    case "extent":
-      post({ kind: "done", into: message.into, nodes: scanner.saveExtent(message) });
-      break;
-    case "stream":
-      post({ kind: "done", into: message.into, nodes: scanner.saveStream(message) });
-      break;
-    case "finish":
-      dataPacks.finish();
-      treePacks.finish();
-      post({ kind: "finished" });
-      return;
-  }
-  post({ kind: "idle" });
+    offload: (task) => post({ kind: "task", task }),
+    postFrame: post,
+    postDone: (into, nodes) => post({ kind: "done", into, nodes }),
+    report: (trouble) => post({ kind: "trouble", trouble }),
+  });
+  return (message) => {
+    switch (message.kind) {
+      case "slice":
+        scanner.runSlice(message);
+        break;
+      case "tree":
+        post({ kind: "done", into: message.into, nodes: scanner.saveTree(message.tree, message.directory) });
+        break;
+      case "extent":
+        post({ kind: "done", into: message.into, nodes: scanner.saveExtent(message) });
+        break;
+      case "stream":
+        post({ kind: "done", into: message.into, nodes: scanner.saveStream(message) });
+        break;
+      case "finish":
+        dataPacks.finish();
+        treePacks.finish();
+        post({ kind: "finished" });
+        return;
+    }
+    post({ kind: "idle" });
+  };
 }
 
-port.on("message", (message: ToWorker) => {
+// The thread may be started before there is a key: then what takes longest to load is loaded meanwhile.
+openOpenssl();
+openZstd();
+
+let handle: ((message: ToWorker) => void) | undefined;
+port.on("message", (message: BackupWorkerData | ToWorker) => {
   try {
-    run(message);
+    if (handle !== undefined) return handle(message as ToWorker); // crew.ts sends tasks after the first message
+    handle = start(message as BackupWorkerData); // and the data first
+    post({ kind: "idle" });
   } catch (error) {
     post({ kind: "failed", failure: encodeFailure(error) });
   }
 });
-post({ kind: "idle" });

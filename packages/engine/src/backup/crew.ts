@@ -16,7 +16,7 @@ import type { FinishedPack } from "../repository/pack-builder.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
+import { warmWorkers, type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { type BackupCounts, Counters } from "./counters.ts";
 import { Frames } from "./frames.ts";
@@ -51,6 +51,18 @@ export interface CrewOptions {
   readonly signal?: AbortSignal;
 }
 
+function defaultWorkers(): number {
+  return Math.min(8, availableParallelism());
+}
+
+/**
+ * Starts a backup's threads ahead of it, to be called while the repository is being opened: they are ready by the time the password has become
+ * a key. Without a backup they end with the process.
+ */
+export function prepareBackup(workers: number = defaultWorkers()): void {
+  warmWorkers(workerUrl(import.meta.url, "./backup.worker.ts"), workers);
+}
+
 export class Crew {
   readonly #options: CrewOptions;
   readonly #pool: WorkerPool<ToWorker, CrewMessage>;
@@ -71,7 +83,7 @@ export class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     tuneAllocator();
-    const workers = options.workers ?? Math.min(8, availableParallelism());
+    const workers = options.workers ?? defaultWorkers();
     const treePackBytes = Math.min(4 * mebibyte, options.packBytes);
     this.#counters = Counters.create(workers);
     this.#dataBuffers = PackBuffers.create(workers + 1, options.packBytes + packSlackBytes);
@@ -91,6 +103,7 @@ export class Crew {
     };
     this.#pool = new WorkerPool<ToWorker, CrewMessage>({
       url: workerUrl(import.meta.url, "./backup.worker.ts"),
+      isStartedByMessage: true,
       workers,
       data,
       dataOf: () => ({ packs: this.#giveAccess() }),

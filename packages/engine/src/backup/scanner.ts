@@ -27,6 +27,7 @@ import {
 } from "../native/libc.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import type { BlobReader } from "../repository/blob-reader.ts";
+import { isFileDamage } from "../repository/files.ts";
 import type { PackBuilder } from "../repository/pack-builder.ts";
 import { compileExcluder, type ExcludeRules } from "../selection/exclude.ts";
 import { type Counters, counter } from "./counters.ts";
@@ -304,7 +305,7 @@ export class Scanner {
     const types: number[] = [];
     const status = this.#status;
     const { fileSystem } = status;
-    const isOther = excludes.oneFileSystem && fileSystem !== level.fileSystem && !this.#targets.has(path);
+    const isOther = excludes.oneFileSystem && level.fileSystem !== 0n && fileSystem !== level.fileSystem && !this.#targets.has(path);
     const listed = statHandle(handle, status) || (isOther ? 0 : readNames(handle, names, types));
     if (listed < 0) {
       closeHandle(handle);
@@ -327,7 +328,9 @@ export class Scanner {
     try {
       return { id, nodes: new ParentNodes(Buffer.from(this.#options.reader.read(id))) };
     } catch (error) {
-      // What the parent lacks is read anew from the source, so the backup heals it.
+      // What the parent lacks is read anew from the source, and stored anew even if it comes out the same: so the backup heals it.
+      const entry = this.#options.index.find(id, 0, true);
+      if (entry >= 0 && isFileDamage(error)) this.#options.index.disown(entry);
       this.#options.report({
         path,
         reason: "parent",

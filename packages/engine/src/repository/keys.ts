@@ -13,6 +13,7 @@ import type { Secret } from "@granary/base/secret";
 import "../errors.ts";
 import { sha256Hex } from "../crypto/hash.ts";
 import { type CalibrateOptions, calibrateScrypt, deriveKey, type ScryptCost } from "../crypto/key-derivation.ts";
+import { openOpenssl } from "../native/openssl.ts";
 import { type MasterKey, Sealer } from "../crypto/seal.ts";
 import { type KeyId, parseKeyId } from "../format/ids.ts";
 import { encodeKeyFile, encodeMasterKey, type KeyFile, parseKeyFile, parseMasterKey, SALT_BYTES } from "../format/key-file.ts";
@@ -61,6 +62,8 @@ export interface SearchKeyOptions {
   readonly keyHint?: string;
   /** How many keys are tried at most, since each takes its time; 20 when absent, as restic does. */
   readonly maxKeys?: number;
+  /** Called as soon as a key is being derived, which takes a while on another thread: time to prepare what comes next. */
+  readonly onDeriving?: () => void;
   /** Told of key files that are damaged; one of them may still open. */
   readonly onDamagedKey?: (failure: Failure) => void;
   readonly signal?: AbortSignal;
@@ -117,7 +120,7 @@ export async function searchKey(
   for (const id of ids.slice(0, maxKeys)) {
     try {
       const file = await loadKeyFile(store, id, options);
-      const key = await openKeyFile(id, file, search.password);
+      const key = await openKeyFile(id, file, { password: search.password, onDeriving: triedCount === 0 ? options.onDeriving : undefined });
       if (key !== undefined && search.accept(key)) return { id, key };
       triedCount++;
     } catch (error) {
@@ -154,10 +157,17 @@ async function loadKeyFile(store: Store, id: KeyId, options: Pick<SearchKeyOptio
 }
 
 /** The master key, or `undefined` when it is not under this password. @throws KeyInvalid */
-async function openKeyFile(id: KeyId, file: KeyFile, password: Secret): Promise<MasterKey | undefined> {
+async function openKeyFile(
+  id: KeyId,
+  file: KeyFile,
+  options: { readonly password: Secret; readonly onDeriving?: (() => void) | undefined },
+): Promise<MasterKey | undefined> {
   let opened: Uint8Array;
   try {
-    opened = new Sealer(await deriveKey(password, file.salt, file.cost)).open(file.data);
+    const deriving = deriveKey(options.password, file.salt, file.cost);
+    options.onDeriving?.();
+    openOpenssl(); // takes a while to load, and this thread has nothing else to do
+    opened = new Sealer(await deriving).open(file.data);
   } catch (error) {
     if (isFailure(error, "SealBroken")) return undefined;
     if (!isFailure(error, "InvalidArgument")) throw error;
@@ -211,7 +221,7 @@ export async function listKeys(holder: KeyHolder, options: Pick<SearchKeyOptions
  */
 export async function addKey(holder: KeyHolder, password: Secret, options: CreateKeyOptions = {}): Promise<KeyId> {
   const id = await saveKey(holder.store, { key: holder.key, password }, options);
-  const key = await openKeyFile(id, await loadKeyFile(holder.store, id, options), password);
+  const key = await openKeyFile(id, await loadKeyFile(holder.store, id, options), { password });
   if (key === undefined || !isSameKey(key, holder.key)) {
     throw new Failure("KeyInvalid", `Cannot use the new key "${id}": it was saved, but does not open the repository`, {
       details: { keyId: id },

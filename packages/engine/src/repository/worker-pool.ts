@@ -17,6 +17,8 @@ export interface WorkerPoolOptions<Out extends { readonly kind: string }> {
   readonly data: object;
   /** More data for one worker, computed as it starts. */
   readonly dataOf?: (worker: number) => object;
+  /** The data is not the thread's `workerData` but its first message, so that a thread of {@link warmWorkers} may be used. */
+  readonly isStartedByMessage?: boolean;
   /** Called for each message but failures; what it throws fails the pool. */
   readonly onMessage: (worker: number, message: Out) => void;
   /** Called once, with the first failure. */
@@ -53,11 +55,10 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
   }
 
   #start(number: number): Worker {
-    const worker = new Worker(this.#options.url, {
-      workerData: { ...this.#options.data, ...this.#options.dataOf?.(number), worker: number },
-      // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
-    });
+    const { url, data, dataOf, isStartedByMessage } = this.#options;
+    const given = { ...data, ...dataOf?.(number), worker: number };
+    const worker = isStartedByMessage === true ? (takeWarm(url) ?? startThread(url)) : startThread(url, given);
+    if (isStartedByMessage === true) worker.postMessage(given);
     worker.on("message", (message: Out | WorkerFailed) => {
       if (this.#failed || this.#closing) return;
       try {
@@ -79,6 +80,38 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
     this.#failed = true;
     this.#options.onFailure(failure);
   }
+}
+
+function startThread(url: URL, workerData?: object): Worker {
+  return new Worker(url, {
+    workerData,
+    // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
+  });
+}
+
+/** Threads that wait for their first message, by URL. */
+const warm = new Map<string, Worker[]>();
+
+/**
+ * Starts threads ahead of a pool that is `isStartedByMessage`, while something else takes its time (a password's key derivation). Threads that
+ * no pool takes do not keep the process alive.
+ */
+export function warmWorkers(url: URL, workers: number): void {
+  const threads = Array.from({ length: workers }, () => startThread(url));
+  for (const thread of threads) {
+    thread.unref();
+    thread.on("error", () => {}); // then it exits, and is not there to be taken
+    thread.on("exit", () => warm.set(url.href, (warm.get(url.href) ?? []).filter((other) => other !== thread)));
+  }
+  warm.set(url.href, [...(warm.get(url.href) ?? []), ...threads]);
+}
+
+function takeWarm(url: URL): Worker | undefined {
+  const thread = warm.get(url.href)?.pop();
+  thread?.ref();
+  thread?.removeAllListeners();
+  return thread;
 }
 
 function isFailed(message: { readonly kind: string }): message is WorkerFailed {

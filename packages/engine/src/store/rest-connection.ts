@@ -7,15 +7,8 @@
  * Certificates are always verified; no option and no environment variable switches that off.
  */
 
-import {
-  Agent as HttpAgent,
-  type ClientRequest,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type RequestOptions,
-  request as requestHttp,
-} from "node:http";
-import { Agent as HttpsAgent, request as requestHttps } from "node:https";
+import type { Agent as HttpAgent, ClientRequest, IncomingHttpHeaders, IncomingMessage, RequestOptions } from "node:http";
+import type { Agent as HttpsAgent } from "node:https";
 import { urlToHttpOptions } from "node:url";
 import { cancelledBy, throwIfCancelled } from "@granary/base/cancel";
 import { type Clock, systemClock } from "@granary/base/clock";
@@ -23,6 +16,11 @@ import { Failure, isFailure, messageOf } from "@granary/base/errors";
 import type { Secret } from "@granary/base/secret";
 import "../errors.ts";
 import { systemCodeOf } from "./system-error.ts";
+
+/** Node's HTTP, loaded when it is needed: an import would cost every command 30 ms, since it brings WebSocket and fetch along. */
+function loadHttp(): { readonly http: typeof import("node:http"); readonly https: typeof import("node:https") } {
+  return { http: process.getBuiltinModule("node:http"), https: process.getBuiltinModule("node:https") };
+}
 
 /** HTTP Basic credentials. */
 export interface RestCredentials {
@@ -86,11 +84,12 @@ export class RestConnection {
     this.url = url;
     this.#timeoutMs = options.timeoutMs ?? 120_000;
     this.#clock = options.clock ?? systemClock;
+    const { http, https } = loadHttp();
     const pool = { keepAlive: true, maxSockets: connectionCount, maxFreeSockets: connectionCount, scheduling: "lifo" } as const;
     this.#agent =
       url.protocol === "https:"
-        ? new HttpsAgent({ ...pool, rejectUnauthorized: true, minVersion: "TLSv1.2", ...(options.ca !== undefined && { ca: options.ca }) })
-        : new HttpAgent(pool);
+        ? new https.Agent({ ...pool, rejectUnauthorized: true, minVersion: "TLSv1.2", ...(options.ca !== undefined && { ca: options.ca }) })
+        : new http.Agent(pool);
     const { credentials } = options;
     const login = credentials && Buffer.from(`${credentials.user}:${credentials.password.reveal()}`).toString("base64");
     this.#headers = {
@@ -136,7 +135,7 @@ export class RestConnection {
       headers: { ...this.#headers, ...request.headers, ...(method === "POST" && { "content-length": body?.length ?? 0 }) },
     };
     return new Promise((resolve, reject) => {
-      const outgoing = this.url.protocol === "https:" ? requestHttps(options) : requestHttp(options);
+      const outgoing = this.url.protocol === "https:" ? loadHttp().https.request(options) : loadHttp().http.request(options);
       const settled = new AbortController();
       let isAnswered = false;
       outgoing.on("response", (incoming) => {
