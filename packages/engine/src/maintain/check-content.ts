@@ -85,7 +85,6 @@ export class ContentCheck {
     if (this.#headless.size === 0) return;
     const listed: { readonly blob: BlobNumber; readonly place: BlobPlace }[] = [];
     this.#survey.forEachPlace((blob, place) => void (this.#headless.has(place.pack) && listed.push({ blob, place })));
-    listed.push(...this.#survey.copies.filter(({ place }) => this.#headless.has(place.pack)));
     const decoder = new BlobDecoder(access.sealer);
     for (const { blob, place } of listed) {
       const id = this.#survey.idOf(blob);

@@ -171,7 +171,7 @@ class Check {
     const count = (pack: number): void => {
       needed[pack] = (needed[pack] ?? 0) + 1;
     };
-    this.#survey.forEachPlace((blob, { pack }) => {
+    this.#survey.forEachBlob((blob, { pack }) => {
       const isNeeded = (blob & 1) === 1 ? walk.hasSeenTree(blob >>> 1) : walk.hasSeenData(blob >>> 1);
       if (missing[pack] === true && isNeeded) count(pack);
     });
@@ -226,7 +226,7 @@ class Check {
   }
 
   #noteUnused(walk: SharedWalk): void {
-    this.#survey.forEachPlace((blob, { pack, isTree }) => {
+    this.#survey.forEachBlob((blob, { pack, isTree }) => {
       if (isTree ? walk.hasSeenTree(blob >>> 1) : walk.hasSeenData(blob >>> 1)) return;
       const blobId = hexOf(this.#survey.idOf(blob));
       this.#note({ kind: "blobUnused", blobId, blobType: isTree ? "tree" : "data", packId: this.#survey.packIdOf(pack) });

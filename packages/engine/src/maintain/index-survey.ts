@@ -17,6 +17,9 @@ import { type AllIndexesVisitor, type LoadIndexOptions, scanAllIndexes } from ".
 /** A blob of a survey: twice its entry's number, plus 1 for a tree. */
 export type BlobNumber = number;
 
+/** Words that a blob takes in what {@link IndexSurvey.collectBlobs} answers. */
+export const BLOB_WORDS = 4;
+
 /** What another thread needs to read a survey that is complete. */
 export interface IndexSurveyHandle {
   readonly data: BlobIndexHandle;
@@ -221,7 +224,7 @@ export class IndexSurvey implements AllIndexesVisitor {
   }
 
   /** Visits every blob with the place of its first copy. */
-  forEachPlace(visit: (blob: BlobNumber, place: BlobPlace) => void): void {
+  forEachBlob(visit: (blob: BlobNumber, place: BlobPlace) => void): void {
     for (const [index, bit] of [
       [this.data, 0],
       [this.trees, 1],
@@ -231,6 +234,48 @@ export class IndexSurvey implements AllIndexesVisitor {
         if (place !== undefined) visit(entry * 2 + bit, place);
       }
     }
+  }
+
+  /** Visits every copy of every blob with its place. */
+  forEachPlace(visit: (blob: BlobNumber, place: BlobPlace) => void): void {
+    this.forEachBlob(visit);
+    for (const { blob, place } of this.#copies) visit(blob, place);
+  }
+
+  /**
+   * The blobs of these packs, packed: {@link BLOB_WORDS} words each, blob number, offset, sealed bytes, plain bytes, in the order of their
+   * offsets.
+   *
+   * @param isWanted of blobs of which only the first copy counts; all copies of all blobs when absent
+   */
+  collectBlobs(packs: Iterable<number>, isWanted?: (blob: BlobNumber) => boolean): Map<number, Uint32Array> {
+    const found = new Map<number, { readonly words: Uint32Array; length: number }>();
+    for (const pack of packs) found.set(pack, { words: new Uint32Array((this.packs[pack]?.blobs ?? 0) * BLOB_WORDS), length: 0 });
+    const visit = (blob: BlobNumber, place: BlobPlace): void => {
+      const list = found.get(place.pack);
+      if (list === undefined || isWanted?.(blob) === false) return;
+      if (list.length === list.words.length)
+        throw new Failure("Bug", `Pack "${this.packIdOf(place.pack)}" has more blobs than were counted`);
+      list.words[list.length] = blob;
+      list.words[list.length + 1] = place.offsetBytes;
+      list.words[list.length + 2] = place.sealedBytes;
+      list.words[list.length + 3] = place.plainBytes;
+      list.length += BLOB_WORDS;
+    };
+    if (isWanted === undefined) this.forEachPlace(visit);
+    else this.forEachBlob(visit);
+    return new Map(Array.from(found, ([pack, { words, length }]) => [pack, sortByOffset(words.subarray(0, length))]));
+  }
+
+  /** Makes the copy with this number, as of {@link findCopies}, the first of its blob. @returns whether there is one */
+  swapFirst(blob: BlobNumber, number: number): boolean {
+    this.findCopies(blob);
+    const copy = this.#copiesOf?.get(blob)?.[number];
+    if (copy === undefined) return false;
+    const first = this.placeOf(blob);
+    this.setPlace(blob, copy.place);
+    copy.place = first;
+    return true;
   }
 
   /** Says that the first copy of a blob is there; where it was is forgotten. */
@@ -294,6 +339,16 @@ class Listing {
     }
     return "";
   }
+}
+
+function sortByOffset(words: Uint32Array): Uint32Array {
+  const offsetOf = (i: number): number => words[i * BLOB_WORDS + 1] ?? 0;
+  const order = Uint32Array.from({ length: words.length / BLOB_WORDS }, (_, i) => i);
+  if (order.every((i) => i === 0 || offsetOf(i - 1) <= offsetOf(i))) return words;
+  order.sort((a, b) => offsetOf(a) - offsetOf(b));
+  const sorted = new Uint32Array(words.length);
+  order.forEach((from, to) => sorted.set(words.subarray(from * BLOB_WORDS, (from + 1) * BLOB_WORDS), to * BLOB_WORDS));
+  return sorted;
 }
 
 function append(copies: Map<BlobNumber, MovableCopy[]>, copy: MovableCopy): void {

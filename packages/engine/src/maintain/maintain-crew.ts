@@ -105,7 +105,7 @@ export class MaintainCrew implements AsyncDisposable {
     if (writing !== undefined) {
       const dataPackBytes = writing.packBytes;
       const treePackBytes = Math.min(largestTreePackBytes, dataPackBytes);
-      this.#dataBuffers = PackBuffers.create(workers + 2, dataPackBytes + packSlackBytes);
+      this.#dataBuffers = PackBuffers.create(workers + 1, dataPackBytes + packSlackBytes);
       this.#treeBuffers = PackBuffers.create(workers + 1, treePackBytes + packSlackBytes);
       const { level, recompress } = writing;
       const buffers = { dataBuffers: this.#dataBuffers.handle, treeBuffers: this.#treeBuffers.handle };
@@ -141,11 +141,11 @@ export class MaintainCrew implements AsyncDisposable {
     const onTree = (tree: number, problem: TreeProblem): void => {
       const { pack } = survey.placeOf(tree * 2 + 1);
       const tried = tries.get(tree) ?? 0;
-      const copy = problem.kind === "unreadable" ? survey.findCopies(tree * 2 + 1)[tried] : undefined;
-      events.onFinding({ tree, problem, pack, hasOtherCopy: copy !== undefined });
-      if (copy === undefined) return;
+      const hasOtherCopy = problem.kind === "unreadable" && survey.findCopies(tree * 2 + 1).length > tried;
+      events.onFinding({ tree, problem, pack, hasOtherCopy });
+      if (!hasOtherCopy) return;
+      survey.swapFirst(tree * 2 + 1, tried);
       tries.set(tree, tried + 1);
-      survey.trees.place(tree, copy.place);
       again.push(tree);
     };
     for (const { tree, snapshot } of roots) walk.seeTree(tree, -1 - snapshot);

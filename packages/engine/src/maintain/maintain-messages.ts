@@ -49,16 +49,10 @@ export interface VerifyTask {
 /** Copies blobs of one pack into new packs. */
 export interface CopyTask {
   readonly kind: "copy";
+  /** Its number in the index. */
   readonly pack: number;
-  readonly packBytes: number;
-  readonly blobs: readonly BlobToCopy[];
-}
-
-export interface BlobToCopy {
-  readonly blob: BlobNumber;
-  readonly offsetBytes: number;
-  readonly sealedBytes: number;
-  readonly plainBytes: number;
+  /** As `IndexSurvey.collectBlobs` gives them. */
+  readonly blobs: Uint32Array;
 }
 
 export type ToMaintainWorker = WalkTask | VerifyTask | CopyTask | { readonly kind: "flush" };

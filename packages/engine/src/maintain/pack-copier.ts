@@ -12,7 +12,8 @@ import { BlobDecoder } from "../repository/blob-reader.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import { type FinishedPack, PackBuilder } from "../repository/pack-builder.ts";
 import type { PackReader } from "../repository/pack-mailbox.ts";
-import type { BadBlob, BlobToCopy, CopyTask, WritingData } from "./maintain-messages.ts";
+import { BLOB_WORDS, type BlobNumber } from "./index-survey.ts";
+import type { BadBlob, CopyTask, WritingData } from "./maintain-messages.ts";
 
 export interface PackCopierOptions extends WritingData {
   readonly data: BlobIndex;
@@ -27,7 +28,7 @@ export interface PackCopierOptions extends WritingData {
 
 /** Blobs nearer to each other than this are read in one call: a seek, or a request, costs more than the bytes between. */
 const gapBytes = 256 * 1024;
-const readBytes = 16 * 1024 * 1024;
+const readBytes = 4 * 1024 * 1024;
 
 export class PackCopier {
   readonly #options: PackCopierOptions;
@@ -69,18 +70,13 @@ export class PackCopier {
   copy(task: CopyTask): readonly BadBlob[] {
     const bad: BadBlob[] = [];
     const packId = this.#options.data.packId(task.pack);
-    for (const run of planReads(task.blobs)) {
-      const [first, last] = [run[0], run.at(-1)];
-      if (first === undefined || last === undefined) continue;
-      const fromBytes = first.offsetBytes;
-      const span = grow(this.#memory, last.offsetBytes + last.sealedBytes - fromBytes);
-      this.#memory = span;
-      const content = span.subarray(0, last.offsetBytes + last.sealedBytes - fromBytes);
-      const failure = this.#read(packId, fromBytes, content);
-      for (const blob of run) {
+    for (const run of planReads(readBlobs(task.blobs))) {
+      this.#memory = grow(this.#memory, run.endBytes - run.startBytes);
+      const content = this.#memory.subarray(0, run.endBytes - run.startBytes);
+      const failure = this.#read(packId, run.startBytes, content);
+      for (const blob of run.blobs) {
+        const sealed = content.subarray(blob.offsetBytes - run.startBytes, blob.offsetBytes - run.startBytes + blob.sealedBytes);
         // When the whole span cannot be read, one blob of it may be.
-        const at = blob.offsetBytes - fromBytes;
-        const sealed = content.subarray(at, at + blob.sealedBytes);
         const damage = (failure === undefined ? undefined : this.#read(packId, blob.offsetBytes, sealed)) ?? this.#add(blob, sealed);
         if (damage !== undefined) bad.push({ blob: blob.blob, failure: encodeFailure(damage) });
       }
@@ -124,21 +120,39 @@ export class PackCopier {
   }
 }
 
-/** Puts blobs, in the order of their offsets, together that are read in one call. */
-function planReads(blobs: readonly BlobToCopy[]): BlobToCopy[][] {
-  const runs: BlobToCopy[][] = [];
-  let startBytes = 0;
-  let endBytes = Number.NEGATIVE_INFINITY;
-  for (const blob of blobs) {
-    const blobEndBytes = blob.offsetBytes + blob.sealedBytes;
-    if (blob.offsetBytes - endBytes > gapBytes || blobEndBytes - startBytes > readBytes) {
-      runs.push([]);
-      startBytes = blob.offsetBytes;
-    }
-    runs.at(-1)?.push(blob);
-    endBytes = Math.max(endBytes, blobEndBytes);
+interface BlobToCopy {
+  readonly blob: BlobNumber;
+  readonly offsetBytes: number;
+  readonly sealedBytes: number;
+  readonly plainBytes: number;
+}
+
+interface Run {
+  readonly blobs: BlobToCopy[];
+  readonly startBytes: number;
+  endBytes: number;
+}
+
+function* readBlobs(words: Uint32Array): Generator<BlobToCopy> {
+  for (let at = 0; at < words.length; at += BLOB_WORDS) {
+    const [blob = 0, offsetBytes = 0, sealedBytes = 0, plainBytes = 0] = words.subarray(at, at + BLOB_WORDS);
+    yield { blob, offsetBytes, sealedBytes, plainBytes };
   }
-  return runs;
+}
+
+/** Puts blobs, in the order of their offsets, together that are read in one call. */
+function* planReads(blobs: Iterable<BlobToCopy>): Generator<Run> {
+  let run: Run | undefined;
+  for (const blob of blobs) {
+    const endBytes = blob.offsetBytes + blob.sealedBytes;
+    if (run === undefined || blob.offsetBytes - run.endBytes > gapBytes || endBytes - run.startBytes > readBytes) {
+      if (run !== undefined) yield run;
+      run = { blobs: [], startBytes: blob.offsetBytes, endBytes };
+    }
+    run.blobs.push(blob);
+    run.endBytes = Math.max(run.endBytes, endBytes);
+  }
+  if (run !== undefined) yield run;
 }
 
 function grow(memory: Buffer, lengthBytes: number): Buffer {
