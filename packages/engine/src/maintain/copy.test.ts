@@ -67,7 +67,7 @@ describe("copySnapshots()", { skip: skipWithout("restic", "setfattr", "setfacl")
 
     // what restic says of both is the same, but for ids and parents
     const described = (runner: ResticRunner): unknown => {
-      const list = JSON.parse(runner.run("snapshots", "--json")) as Record<string, unknown>[]; // restic's JSON
+      const list = JSON.parse(runner.read("snapshots", "--json")) as Record<string, unknown>[]; // restic's JSON
       return list
         .map(({ id: _id, short_id: _short, parent: _parent, original: _original, ...rest }) => rest)
         .sort((a, b) => (String(a.time) < String(b.time) ? -1 : 1));
@@ -75,15 +75,15 @@ describe("copySnapshots()", { skip: skipWithout("restic", "setfattr", "setfacl")
     assert.deepEqual(described(ours), described(theirs));
     for (const [from, to] of report.saved) {
       assert.equal(
-        ours.run("ls", "-l", to, "--recursive").split("\n").slice(1).join("\n"),
-        theirs.run("ls", "-l", from, "--recursive").split("\n").slice(1).join("\n"),
+        ours.read("ls", "-l", to, "--recursive").split("\n").slice(1).join("\n"),
+        theirs.read("ls", "-l", from, "--recursive").split("\n").slice(1).join("\n"),
       );
     }
     const last = events.filter((event) => event.kind === "progress").at(-1);
     assert.ok(
       last !== undefined && last.blobsDone === last.blobsTotal && last.bytesDone === last.bytesTotal && last.blobsDone === report.blobs,
     );
-    assert.equal(ours.run("stats", "--json", "--mode", "raw-data"), theirs.run("stats", "--json", "--mode", "raw-data"));
+    assert.equal(ours.read("stats", "--json", "--mode", "raw-data"), theirs.read("stats", "--json", "--mode", "raw-data"));
 
     // a second time, and by restic, there is nothing to do
     const again = await copyAll(source, await ours.open());

@@ -52,6 +52,11 @@ export class ResticRunner {
     });
   }
 
+  /** As {@link run}, for what only reads: without the lock, for which restic waits. */
+  read(...args: readonly string[]): string {
+    return this.run("--no-lock", ...args);
+  }
+
   environment(): NodeJS.ProcessEnv {
     return { ...process.env, RESTIC_REPOSITORY: this.location, RESTIC_PASSWORD: password, RESTIC_FROM_PASSWORD: password };
   }

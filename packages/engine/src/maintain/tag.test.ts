@@ -105,7 +105,7 @@ test("restic takes what changeTags() wrote, and changeTags() what restic's tag w
   restic.run("backup", folder, "--tag", "one,two", "--time", "2026-07-01 00:30:00");
   const [before] = await loadSnapshots(repository);
   await tagAll(repository, { kind: "edit", add: ["three"], remove: ["one"] });
-  const listed = (): Record<string, unknown>[] => JSON.parse(restic.run("snapshots", "--json")) as Record<string, unknown>[]; // restic's JSON
+  const listed = (): Record<string, unknown>[] => JSON.parse(restic.read("snapshots", "--json")) as Record<string, unknown>[]; // restic's JSON
   assert.deepEqual(
     listed().map(({ tags, original, time }) => [tags, original, time]),
     [[["two", "three"], before?.id, "2026-07-01T00:30:00+02:00"]],
@@ -152,7 +152,7 @@ test("a forget run leaves what restic's dry run says it would keep, by the clock
     },
   );
   await runForget(repository.store, plan);
-  const left = JSON.parse(restic.run("snapshots", "--json")) as { id: string }[]; // restic's JSON
+  const left = JSON.parse(restic.read("snapshots", "--json")) as { id: string }[]; // restic's JSON
   assert.deepEqual(left.map(({ id }) => id).sort(), group?.keep.map(({ id }) => id).sort());
   assert.match(restic.run("check"), /no errors were found/);
   const rest = await loadTimeOffsets(repository, await loadSnapshots(repository));
