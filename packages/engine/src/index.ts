@@ -57,11 +57,11 @@ export type { FileEntry, FileKind, FileRef, Span, Store } from "./store/store.ts
 
 // repositories
 export { type BlobSource, createTreeLoader, loadBlob, type TreeLoader } from "./repository/blob-load.ts";
-export type { BlobIndex, BlobPlace } from "./repository/blob-index.ts";
+export { BlobIndex, type BlobPlace } from "./repository/blob-index.ts";
 export { type FileAccess, type IdOfKind, listByPrefix, type ListedFile, listFiles, loadFile, type NamedKind } from "./repository/files.ts";
 export { type AllIndexesVisitor, type IndexProgress, loadIndex, type LoadIndexOptions, scanAllIndexes } from "./repository/index-load.ts";
 export { addKey, changePassword, type CreateKeyOptions, type KeyInfo, listKeys, removeKey } from "./repository/keys.ts";
-export { lockRepository, type LockOptions, type RepositoryLock } from "./repository/lock.ts";
+export { lockAndPrepare, lockRepository, type LockOptions, type RepositoryLock } from "./repository/lock.ts";
 export { listLocks, removeAllLocks, removeStaleLocks, type StoredLock } from "./repository/lock-list.ts";
 export {
   createRepository,

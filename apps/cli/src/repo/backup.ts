@@ -15,6 +15,7 @@ import {
   loadSnapshots,
   parseGroupBy,
   prepareBackup,
+  type Repository,
   runBackup,
   type StoredSnapshot,
   toUtf8OrEscaped,
@@ -28,7 +29,7 @@ import { type Run, runWork } from "../run.ts";
 import { version } from "../version.ts";
 import { readTargets, type TargetFlags } from "./backup-targets.ts";
 import { addExcludeOptions, type ExcludeFlags, readExcludes } from "./exclude-options.ts";
-import { openSession, type Session } from "./session.ts";
+import { loadRunIndex, openSession } from "./session.ts";
 import { collect, splitTags } from "./snapshot-filter.ts";
 import { shortId } from "./snapshot-json.ts";
 
@@ -115,13 +116,17 @@ async function backUp(run: Run, args: readonly string[], flags: BackupFlags): Pr
     lock: flags.dryRun === true ? "none" : "shared",
     isInputTaken: readsInput(flags),
     onDeriving: () => prepareBackup(options.workers),
+    prepare: async (opened, stop) => {
+      const found = isStream ? null : await chooseParent(opened, flags, { host, tags, timeNs, targets, signal: stop });
+      await loadRunIndex(run, opened, stop);
+      return found;
+    },
   });
-  const parent = isStream ? null : await chooseParent(session, flags, { host, tags, timeNs, targets });
+  const parent = session.prepared;
   if (!isStream) {
     if (parent === null) output.say("no parent snapshot: every file is read");
     else output.say(`using parent snapshot ${shortId(parent.id)}`);
   }
-  await session.loadIndex();
 
   const report = await (async () => {
     using progress = new ProgressReporter(output, { toJson: renderStatus });
@@ -159,13 +164,13 @@ function readsInput(flags: BackupFlags): boolean {
 }
 
 async function chooseParent(
-  session: Session,
+  repository: Repository,
   flags: BackupFlags,
-  made: { host: string; tags: readonly string[]; timeNs: bigint; targets: readonly string[] },
+  made: { host: string; tags: readonly string[]; timeNs: bigint; targets: readonly string[]; signal: AbortSignal },
 ): Promise<StoredSnapshot | null> {
   const groupBy = parseGroupBy(flags.groupBy);
   if (flags.force === true) return null;
-  const { repository, signal } = session;
+  const { signal } = made;
   if (flags.parent !== undefined) return (await findSnapshot(repository, flags.parent, { signal })).snapshot;
   const snapshots = await loadSnapshots(repository, { onDamaged: () => undefined, signal });
   const paths = made.targets.map((target) => findUtf8(resolve(fromUtf8(process.cwd()), target)) ?? "");

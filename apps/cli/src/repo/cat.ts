@@ -16,7 +16,7 @@ import { indentJson } from "../exact-json.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
 import { findSubtree } from "./find-subtree.ts";
-import { openSession, type Session } from "./session.ts";
+import { loadRunIndex, openSession, prepareNothing, type Session } from "./session.ts";
 import { writeBytes } from "./write-bytes.ts";
 
 const kinds = ["config", "snapshot", "index", "key", "lock", "tree", "blob", "pack"] as const;
@@ -38,7 +38,7 @@ export function configureCat(command: Command): void {
 }
 
 async function print(run: Run, kind: Kind, name: string | undefined): Promise<void> {
-  await using session = await openSession(run, { lock: kind === "lock" || kind === "key" ? "none" : "shared" });
+  await using session = await openSession(run, { lock: kind === "lock" || kind === "key" ? "none" : "shared", prepare: prepareNothing });
   const { repository, signal } = session;
   if (kind === "config") {
     const { version, id, chunkerPolynomial } = repository.config;
@@ -61,10 +61,10 @@ async function print(run: Run, kind: Kind, name: string | undefined): Promise<vo
       );
       return;
     case "tree":
-      printJson(run, await loadTree(session, name));
+      printJson(run, await loadTree(run, session, name));
       return;
     case "blob":
-      await session.loadIndex();
+      await loadRunIndex(run, repository, signal);
       await writeBytes(run, [await loadBlob(repository, parseBlobId(name), signal)]);
       return;
     case "pack":
@@ -72,14 +72,14 @@ async function print(run: Run, kind: Kind, name: string | undefined): Promise<vo
   }
 }
 
-async function loadTree(session: Session, name: string): Promise<Uint8Array> {
+async function loadTree(run: Run, session: Session, name: string): Promise<Uint8Array> {
   const { repository, signal } = session;
   if (/^[0-9a-f]{64}$/.test(name)) {
-    await session.loadIndex();
+    await loadRunIndex(run, repository, signal);
     return loadBlob(repository, parseBlobId(name), signal);
   }
   const { snapshot, subpath } = await findSnapshot(repository, name, { signal });
-  await session.loadIndex();
+  await loadRunIndex(run, repository, signal);
   const load = createTreeLoader(repository);
   return load(Buffer.from(await findSubtree(load, { tree: snapshot.tree, subpath, signal }), "hex"), signal);
 }

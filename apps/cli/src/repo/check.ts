@@ -15,7 +15,7 @@ import { formatBytes, formatCount, formatMany } from "../format-amount.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { ProgressReporter } from "../progress.ts";
 import { type Run, runWork } from "../run.ts";
-import { openSession } from "./session.ts";
+import { openSession, prepareNothing } from "./session.ts";
 import { shortId } from "./snapshot-json.ts";
 
 interface CheckFlags {
@@ -51,7 +51,7 @@ async function check(run: Run, flags: CheckFlags): Promise<void> {
     throw new Failure("InvalidArgument", "Cannot use --read-data and --read-data-subset together: one of them is needed");
   }
   const readData = chooseData(flags);
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, { lock: "shared", prepare: prepareNothing });
   const report = await (async () => {
     using progress = new ProgressReporter(output, { title: "checking" });
     return await checkRepository(session.repository, {
@@ -130,7 +130,7 @@ function tellNote(run: Run, note: CheckNote): void {
       run.output.print(`unused ${note.blobType} blob ${note.blobId} in pack ${shortId(note.packId)}`);
       break;
     case "locked":
-      run.output.say(`lock ${shortId(note.lockId)} is in the repository`, 2);
+      run.output.say(`lock ${shortId(note.lockId)} is in the repository`, 3);
   }
 }
 

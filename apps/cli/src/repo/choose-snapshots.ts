@@ -1,30 +1,29 @@
-import { findSnapshot, loadSnapshots, matchesFilter, type SnapshotFilter, type StoredSnapshot } from "@granary/engine";
+import { type FileAccess, findSnapshot, loadSnapshots, matchesFilter, type SnapshotFilter, type StoredSnapshot } from "@granary/engine";
 import type { Run } from "../run.ts";
-import type { Session } from "./session.ts";
+
+/** Which snapshots a command is to work on. */
+export interface SnapshotChoice {
+  /** The first characters of ids, or `latest`, which obeys the filter; when there are none, all that the filter lets through are meant. */
+  readonly names: readonly string[];
+  readonly filter: SnapshotFilter;
+  readonly signal: AbortSignal;
+}
 
 /**
- * The snapshots with these names, each once, in the order given.
+ * The snapshots that are meant: those named, each once, in the order given; else all, oldest first. Damaged ones are warned of.
  *
- * @param names the first characters of ids, or `latest`, which obeys the filter
  * @throws SnapshotNotFound, SnapshotAmbiguous
  */
-export async function chooseByNames(session: Session, names: readonly string[], filter: SnapshotFilter): Promise<StoredSnapshot[]> {
+export async function chooseSnapshots(run: Run, access: FileAccess, choice: SnapshotChoice): Promise<StoredSnapshot[]> {
+  const { names, filter, signal } = choice;
+  if (names.length === 0) {
+    const all = await loadSnapshots(access, { onDamaged: (_, failure) => run.warn(failure.message), signal });
+    return all.filter((snapshot) => matchesFilter(snapshot, filter));
+  }
   const chosen = new Map<string, StoredSnapshot>();
   for (const name of names) {
-    const { snapshot } = await findSnapshot(session.repository, name, { ...filter, signal: session.signal });
+    const { snapshot } = await findSnapshot(access, name, { ...filter, signal });
     chosen.set(snapshot.id, snapshot);
   }
   return [...chosen.values()];
-}
-
-/** The snapshots that a command is to work on: those named, else all that the filter lets through, oldest first. Damaged ones are warned of. */
-export async function chooseSnapshots(
-  run: Run,
-  session: Session,
-  choice: { names: readonly string[]; filter: SnapshotFilter },
-): Promise<StoredSnapshot[]> {
-  const { names, filter } = choice;
-  if (names.length > 0) return chooseByNames(session, names, filter);
-  const all = await loadSnapshots(session.repository, { onDamaged: (_, failure) => run.warn(failure.message), signal: session.signal });
-  return all.filter((snapshot) => matchesFilter(snapshot, filter));
 }

@@ -7,7 +7,7 @@ import { addFromOptions, addGlobalOptions, readFromAddress } from "../global-opt
 import { ProgressReporter } from "../progress.ts";
 import { type Run, runWork } from "../run.ts";
 import { chooseSnapshots } from "./choose-snapshots.ts";
-import { openSession } from "./session.ts";
+import { loadRunIndex, openSession } from "./session.ts";
 import { addFilterOptions, type FilterFlags, readFilter } from "./snapshot-filter.ts";
 import { shortId } from "./snapshot-json.ts";
 
@@ -34,17 +34,29 @@ async function copy(run: Run, names: readonly string[], flags: FilterFlags): Pro
   const { packBytes, compressionLevel } = run.options;
   const address = readFromAddress(run.command, process.env);
   if (address.location === undefined) throw new Failure("RepositoryUnnamed", "Cannot copy: --from-repo says where from, and is needed");
-  await using source = await openSession(run, { lock: "shared", address, what: "password for source repository" });
-  await using target = await openSession(run, { lock: "shared" });
+  await using source = await openSession(run, {
+    lock: "shared",
+    address,
+    what: "password for source repository",
+    prepare: async (opened, stop) => {
+      const chosen = await chooseSnapshots(run, opened, { names, filter: readFilter(flags), signal: stop });
+      await loadRunIndex(run, opened, stop);
+      return chosen;
+    },
+  });
+  await using target = await openSession(run, {
+    lock: "shared",
+    prepare: async (opened, stop) => {
+      const all = await loadSnapshots(opened, { onDamaged: (_, failure) => run.warn(failure.message), signal: stop });
+      await loadRunIndex(run, opened, stop);
+      return all;
+    },
+  });
   const signal = AbortSignal.any([source.signal, target.signal]);
-  const snapshots = await chooseSnapshots(run, source, { names, filter: readFilter(flags) });
-  const existing = await loadSnapshots(target.repository, { onDamaged: (_, failure) => run.warn(failure.message), signal });
-  await source.loadIndex();
-  await target.loadIndex();
   using progress = new ProgressReporter(output, { title: "copying" });
   const report = await copySnapshots(source.repository, target.repository, {
-    snapshots,
-    existing,
+    snapshots: source.prepared,
+    existing: target.prepared,
     packBytes,
     ...(compressionLevel === 0 ? {} : { level: Math.max(3, compressionLevel) }),
     workers: run.options.workers,

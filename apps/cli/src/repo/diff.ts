@@ -13,6 +13,7 @@ import { formatBytes } from "../format-amount.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
 import { findSubtree } from "./find-subtree.ts";
+import { findWithIndex } from "./find-with-index.ts";
 import { pathMembers } from "./render-node.ts";
 import { openSession } from "./session.ts";
 import { shortId } from "./snapshot-json.ts";
@@ -35,11 +36,15 @@ export function configureDiff(command: Command): void {
 
 async function diff(run: Run, names: readonly [string, string], withMetadata: boolean): Promise<void> {
   const { output } = run;
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: async (opened, stop) => {
+      const first = await findSnapshot(opened, names[0], { signal: stop });
+      return [first, await findWithIndex(run, opened, { name: names[1], filter: {}, signal: stop })] as const;
+    },
+  });
   const { repository, signal } = session;
-  const before = await findSnapshot(repository, names[0], { signal });
-  const after = await findSnapshot(repository, names[1], { signal });
-  await session.loadIndex();
+  const [before, after] = session.prepared;
   const load = createTreeLoader(repository);
   const [first, second] = [
     await findSubtree(load, { tree: before.snapshot.tree, subpath: before.subpath, signal }),

@@ -1,11 +1,12 @@
 import { type Command, Option } from "commander";
 import { Failure } from "@granary/base/errors";
-import { type ArchiveFormat, createTreeLoader, findSnapshot, openDump, toUtf8OrEscaped } from "@granary/engine";
+import { type ArchiveFormat, createTreeLoader, openDump, toUtf8OrEscaped } from "@granary/engine";
 import { addExamples } from "../command-help.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { bytesOfArgument } from "../raw-arguments.ts";
 import { type Run, runWork } from "../run.ts";
 import { findSubtree } from "./find-subtree.ts";
+import { findWithIndex } from "./find-with-index.ts";
 import { openSession } from "./session.ts";
 import { addFilterOptions, type FilterFlags, readFilter } from "./snapshot-filter.ts";
 import { writeBytes } from "./write-bytes.ts";
@@ -35,10 +36,12 @@ export function configureDump(command: Command): void {
 
 async function dump(run: Run, what: { name: string; path: string; flags: DumpFlags }): Promise<void> {
   const { flags } = what;
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: (repository, signal) => findWithIndex(run, repository, { name: what.name, filter: readFilter(flags), signal }),
+  });
   const { repository, signal } = session;
-  const { snapshot, subpath } = await findSnapshot(repository, what.name, { ...readFilter(flags), signal });
-  await session.loadIndex();
+  const { snapshot, subpath } = session.prepared;
   const tree = await findSubtree(createTreeLoader(repository), { tree: snapshot.tree, subpath, signal });
   const { isArchive, bytes } = await openDump(
     { source: repository, tree, path: bytesOfArgument(what.path), format: flags.archive },

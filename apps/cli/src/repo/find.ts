@@ -21,7 +21,7 @@ import { parsePointNs } from "../parse-time.ts";
 import { type Run, runWork } from "../run.ts";
 import { chooseSnapshots } from "./choose-snapshots.ts";
 import { pathMembers, renderNode, renderNodeLine } from "./render-node.ts";
-import { openSession } from "./session.ts";
+import { loadRunIndex, openSession } from "./session.ts";
 import { addFilterOptions, collect, type FilterFlags, readFilter } from "./snapshot-filter.ts";
 import { shortId } from "./snapshot-json.ts";
 
@@ -68,10 +68,15 @@ async function find(run: Run, patterns: readonly string[], flags: FindFlags): Pr
     throw new Failure("InvalidArgument", "Cannot find objects by name: ids, or how they begin, are needed (hex digits)");
   }
   const names = objects === 1 ? undefined : readNameQuery(patterns, flags);
-  await using session = await openSession(run, { lock: "shared" });
-  const { repository, signal } = session;
-  const snapshots = await chooseSnapshots(run, session, { names: flags.snapshot ?? [], filter: readFilter(flags) });
-  await session.loadIndex();
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: async (opened, stop) => {
+      const chosen = await chooseSnapshots(run, opened, { names: flags.snapshot ?? [], filter: readFilter(flags), signal: stop });
+      await loadRunIndex(run, opened, stop);
+      return chosen;
+    },
+  });
+  const { repository, signal, prepared: snapshots } = session;
   const query = names ?? makeObjectQuery(repository.index, patterns, flags);
   const listing = run.output.isJson ? new JsonListing(run) : new TextListing(run, { isLong: flags.long === true });
   for await (const batch of findEntries(createTreeLoader(repository), snapshots, { query, signal })) {

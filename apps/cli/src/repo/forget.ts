@@ -98,10 +98,13 @@ async function forget(run: Run, names: readonly string[], flags: ForgetFlags): P
   const groupBy = parseGroupBy(flags.groupBy);
   const pruneOptions = readPruneOptions(flags);
   const isDryRun = flags.dryRun === true;
-  await using session = await openSession(run, { lock: isDryRun ? "shared" : "exclusive" });
-  const { repository, signal } = session;
   const filter = readFilter(flags);
-  const snapshots = (await chooseSnapshots(run, session, { names, filter })).map(withOffset);
+  await using session = await openSession(run, {
+    lock: isDryRun ? "shared" : "exclusive",
+    prepare: (opened, stop) => chooseSnapshots(run, opened, { names, filter, signal: stop }),
+  });
+  const { repository, signal } = session;
+  const snapshots = session.prepared.map(withOffset);
   const plan =
     names.length > 0
       ? planForgetOf(snapshots)

@@ -5,7 +5,7 @@ import { addExamples } from "../command-help.ts";
 import { addFromOptions, addGlobalOptions, readFromAddress } from "../global-options.ts";
 import { getPassword } from "../password.ts";
 import { type Run, runWork } from "../run.ts";
-import { openRunStore, openSession } from "./session.ts";
+import { openRunStore, openSession, prepareNothing } from "./session.ts";
 
 interface InitFlags {
   readonly copyChunkerParams?: boolean;
@@ -57,6 +57,6 @@ async function initRepository(run: Run, flags: InitFlags): Promise<void> {
 async function readPolynomial(run: Run): Promise<bigint> {
   const address = readFromAddress(run.command, process.env);
   if (address.location === undefined) throw new Failure("RepositoryUnnamed", "Cannot copy chunker parameters: --from-repo is needed");
-  await using from = await openSession(run, { lock: "none", address, what: "password for source repository" });
+  await using from = await openSession(run, { lock: "none", address, what: "password for source repository", prepare: prepareNothing });
   return from.repository.config.chunkerPolynomial;
 }

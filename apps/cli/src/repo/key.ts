@@ -6,7 +6,7 @@ import { formatLocalTime } from "../format-amount.ts";
 import { renderTable } from "../format-table.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
-import { getNewPassword, openSession, type Session } from "./session.ts";
+import { getNewPassword, openSession, prepareNothing, type Session } from "./session.ts";
 import { shortId } from "./snapshot-json.ts";
 
 interface NewKeyFlags {
@@ -58,7 +58,7 @@ function addNewKeyOptions(command: Command): void {
 
 async function listAll(run: Run): Promise<void> {
   const { output } = run;
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, { lock: "shared", prepare: prepareNothing });
   const keys = await listKeys(session.repository, { onDamagedKey: (failure) => run.warn(failure.message), signal: session.signal });
   if (output.isJson) {
     output.printJson(
@@ -83,20 +83,20 @@ async function listAll(run: Run): Promise<void> {
 }
 
 async function addOne(run: Run, flags: NewKeyFlags): Promise<void> {
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, { lock: "shared", prepare: prepareNothing });
   const password = await getNewPassword(run, { file: flags.newPasswordFile }, "new password");
   sayKey(run, await addKey(session.repository, password, describeOwner(session, flags)), "added");
 }
 
 async function changeOne(run: Run, flags: NewKeyFlags): Promise<void> {
-  await using session = await openSession(run, { lock: "exclusive" });
+  await using session = await openSession(run, { lock: "exclusive", prepare: prepareNothing });
   const password = await getNewPassword(run, { file: flags.newPasswordFile }, "new password");
   const { keyId } = await changePassword(session.repository, password, describeOwner(session, flags));
   sayKey(run, keyId, "changed");
 }
 
 async function removeOne(run: Run, prefix: string): Promise<void> {
-  await using session = await openSession(run, { lock: "exclusive" });
+  await using session = await openSession(run, { lock: "exclusive", prepare: prepareNothing });
   const { repository, signal } = session;
   const [id, ...more] = await listByPrefix(repository.store, { kind: "key", prefix }, signal);
   if (id === undefined) throw new Failure("KeyNotFound", `Cannot remove key "${prefix}": no id begins so`);

@@ -3,7 +3,7 @@ import { hexOf, listFiles, scanAllIndexes } from "@granary/engine";
 import { addExamples } from "../command-help.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
-import { openSession, type Session } from "./session.ts";
+import { openSession, prepareNothing, type Session } from "./session.ts";
 
 const kinds = ["blobs", "packs", "index", "snapshots", "keys", "locks"] as const;
 type Kind = (typeof kinds)[number];
@@ -21,7 +21,7 @@ export function configureList(command: Command): void {
 
 async function list(run: Run, kind: Kind): Promise<void> {
   const { output } = run;
-  await using session = await openSession(run, { lock: kind === "locks" ? "none" : "shared" });
+  await using session = await openSession(run, { lock: kind === "locks" ? "none" : "shared", prepare: prepareNothing });
   const { repository, signal } = session;
   if (kind === "blobs") {
     await listBlobs(run, session);

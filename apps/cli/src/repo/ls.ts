@@ -1,5 +1,5 @@
 import { type Command } from "commander";
-import { createTreeLoader, findSnapshot, listSnapshot } from "@granary/engine";
+import { createTreeLoader, listSnapshot } from "@granary/engine";
 import { addExamples } from "../command-help.ts";
 import { formatLocalTime } from "../format-amount.ts";
 import { stringifyExactly } from "../exact-json.ts";
@@ -7,6 +7,7 @@ import { addGlobalOptions } from "../global-options.ts";
 import { bytesOfArgument } from "../raw-arguments.ts";
 import { type Run, runWork } from "../run.ts";
 import { findSubtree } from "./find-subtree.ts";
+import { findWithIndex } from "./find-with-index.ts";
 import { renderNode, renderNodeLine } from "./render-node.ts";
 import { openSession } from "./session.ts";
 import { addFilterOptions, type FilterFlags, readFilter } from "./snapshot-filter.ts";
@@ -38,10 +39,12 @@ export function configureLs(command: Command): void {
 
 async function listEntries(run: Run, what: { name: string; folders: readonly string[]; flags: LsFlags }): Promise<void> {
   const { output } = run;
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: (repository, signal) => findWithIndex(run, repository, { name: what.name, filter: readFilter(what.flags), signal }),
+  });
   const { repository, signal } = session;
-  const { snapshot, subpath } = await findSnapshot(repository, what.name, { ...readFilter(what.flags), signal });
-  await session.loadIndex();
+  const { snapshot, subpath } = session.prepared;
   const load = createTreeLoader(repository);
   const tree = await findSubtree(load, { tree: snapshot.tree, subpath, signal });
   if (output.isJson) output.print(`{"message_type":"snapshot","struct_type":"snapshot",${renderSnapshotJson(snapshot).slice(1)}`);

@@ -15,7 +15,7 @@ import { addGlobalOptions } from "../global-options.ts";
 import { parseSizeBytes } from "../parse-size.ts";
 import { ProgressReporter } from "../progress.ts";
 import { type Run, runWork } from "../run.ts";
-import { openSession, type Session } from "./session.ts";
+import { openSession, prepareNothing, type Session } from "./session.ts";
 
 /** As commander leaves them. */
 export interface PruneFlags {
@@ -72,7 +72,7 @@ export function configurePrune(command: Command): void {
     runWork(command, async (run) => {
       const choice = readPruneOptions(flags);
       const isDryRun = flags.dryRun === true;
-      await using session = await openSession(run, { lock: isDryRun ? "shared" : "exclusive" });
+      await using session = await openSession(run, { lock: isDryRun ? "shared" : "exclusive", prepare: prepareNothing });
       await pruneSession(run, session, { ...choice, isDryRun, ignored: [] });
     }),
   );
@@ -81,7 +81,7 @@ export function configurePrune(command: Command): void {
 /** Prunes the repository of a session, which has an exclusive lock, or a shared one for a dry run. @param options.ignored snapshots that count as forgotten */
 export async function pruneSession(
   run: Run,
-  { repository, signal }: Session,
+  { repository, signal }: Pick<Session, "repository" | "signal">,
   options: PruneChoice & { readonly isDryRun: boolean; readonly ignored: readonly SnapshotId[] },
 ): Promise<void> {
   const { output } = run;

@@ -3,7 +3,6 @@ import { Failure } from "@granary/base/errors";
 import {
   bytesOfId,
   createTreeLoader,
-  findSnapshot,
   type OverwriteMode,
   type PlannedEntry,
   planRestore,
@@ -22,6 +21,7 @@ import { bytesOfArgument } from "../raw-arguments.ts";
 import { type Run, runWork } from "../run.ts";
 import { addPatternOptions, type PatternFlags, readPatterns } from "./exclude-options.ts";
 import { findSubtree } from "./find-subtree.ts";
+import { findWithIndex } from "./find-with-index.ts";
 import { pathMembers } from "./render-node.ts";
 import { openSession } from "./session.ts";
 import { addFilterOptions, collect, type FilterFlags, readFilter } from "./snapshot-filter.ts";
@@ -90,10 +90,12 @@ async function restore(run: Run, name: string, flags: RestoreFlags): Promise<voi
       "Cannot use --delete with --target /: it would empty this machine; --include or --exclude is needed",
     );
   }
-  await using session = await openSession(run, { lock: "shared" });
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: (repository, signal) => findWithIndex(run, repository, { name, filter: readFilter(flags), signal }),
+  });
   const { repository, signal } = session;
-  const { snapshot, subpath } = await findSnapshot(repository, name, { ...readFilter(flags), signal });
-  await session.loadIndex();
+  const { snapshot, subpath } = session.prepared;
   const tree = await findSubtree(createTreeLoader(repository), { tree: snapshot.tree, subpath, signal });
   output.say(`restoring snapshot ${shortId(snapshot.id)} of ${snapshot.paths.join(", ")} to ${target}`);
   const report = await (async () => {

@@ -5,9 +5,9 @@
 import { Failure, isFailure } from "@granary/base/errors";
 import type { Secret } from "@granary/base/secret";
 import {
-  type FileAccess,
+  BlobIndex,
   loadIndex,
-  lockRepository,
+  lockAndPrepare,
   openRepository,
   openStore,
   type Repository,
@@ -25,15 +25,15 @@ import type { Run } from "../run.ts";
 const passwordAttempts = 3;
 
 /** An open repository; disposing of it releases its lock and closes its store. */
-export interface Session extends AsyncDisposable {
+export interface Session<T = undefined> extends AsyncDisposable {
   readonly repository: Repository;
   /** Aborted when the run is stopped, or the lock is lost. */
   readonly signal: AbortSignal;
-  /** Reads the index; list snapshots first. */
-  loadIndex(): Promise<void>;
+  /** What `prepare` found. */
+  readonly prepared: T;
 }
 
-export interface SessionOptions {
+export interface SessionOptions<T = undefined> {
   /** What the command needs: `none` changes nothing that others could notice. `--no-lock` takes away what is not exclusive. */
   readonly lock: "none" | "shared" | "exclusive";
   /** Another repository than the one of -r. */
@@ -44,6 +44,11 @@ export interface SessionOptions {
   readonly what?: string;
   /** Time to prepare what comes after opening. */
   readonly onDeriving?: () => void;
+  /**
+   * Reads what the command needs, snapshots before the index, while it is still being seen to that nobody else has locked the repository.
+   * Called again, with another repository whose index is empty, when the lock has to be waited for.
+   */
+  readonly prepare: (repository: Repository, signal: AbortSignal) => Promise<T>;
 }
 
 /** Opens the store that the flags name. @throws RepositoryUnnamed, StoreInvalid */
@@ -53,30 +58,61 @@ export function openRunStore(run: Run, address: RepositoryAddress = run.options.
   return openStore(address.location, { env: process.env, ...(ca === undefined ? {} : { ca }) });
 }
 
-/** Opens the repository of a run. @throws what opening and locking throw */
-export async function openSession(run: Run, options: SessionOptions): Promise<Session> {
+/** Opens the repository of a run. @throws what opening, locking and `prepare` throw */
+export async function openSession<T>(run: Run, options: SessionOptions<T>): Promise<Session<T>> {
   const address = options.address ?? run.options.repository;
   const store = openRunStore(run, address);
   try {
-    const repository = await unlock(run, store, { address, options });
-    const lock = await takeLock(run, repository, options.lock);
-    const signal = lock === undefined ? run.signal : AbortSignal.any([run.signal, lock.signal]);
-    return {
-      repository,
-      signal,
-      loadIndex: () => loadWithProgress(run, repository, signal),
-      async [Symbol.asyncDispose]() {
-        await lock?.release();
-        await store.close();
-      },
+    const opened = await unlock(run, store, { address, options });
+    const prepare = async (signal: AbortSignal): Promise<{ repository: Repository; prepared: T }> => {
+      const repository = { ...opened, index: new BlobIndex() };
+      return { repository, prepared: await options.prepare(repository, signal) };
     };
+    const isLocking = options.lock === "exclusive" || (options.lock === "shared" && run.options.isLocking);
+    if (!isLocking) return makeSession({ ...(await prepare(run.signal)), store, lock: undefined, signal: run.signal });
+    const { lock, prepared } = await lockAndPrepare(
+      opened,
+      {
+        exclusive: options.lock === "exclusive",
+        retryMs: run.options.retryLockMs,
+        onWait: (failure, waitMs) => run.output.note(`${failure.message}; trying again in ${formatSpan(waitMs)}`),
+        onTrouble: (failure) => run.output.note(`warning: ${failure.message}`),
+        signal: run.signal,
+      },
+      prepare,
+    );
+    return makeSession({ ...prepared, store, lock, signal: AbortSignal.any([run.signal, lock.signal]) });
   } catch (error) {
     await store.close();
     throw error;
   }
 }
 
-async function unlock(run: Run, store: Store, how: { address: RepositoryAddress; options: SessionOptions }): Promise<Repository> {
+function makeSession<T>(parts: {
+  repository: Repository;
+  prepared: T;
+  store: Store;
+  lock: RepositoryLock | undefined;
+  signal: AbortSignal;
+}): Session<T> {
+  const { repository, prepared, store, lock, signal } = parts;
+  return {
+    repository,
+    prepared,
+    signal,
+    async [Symbol.asyncDispose]() {
+      await lock?.release();
+      await store.close();
+    },
+  };
+}
+
+/** For {@link SessionOptions.prepare}: the command reads what it needs itself, or nothing. */
+export function prepareNothing(): Promise<undefined> {
+  return Promise.resolve(undefined);
+}
+
+async function unlock(run: Run, store: Store, how: { address: RepositoryAddress; options: SessionOptions<unknown> }): Promise<Repository> {
   const { password: source, keyHint } = how.address;
   const { signal } = run;
   // before a password is asked for in vain
@@ -119,18 +155,8 @@ async function refuseAbsent(store: Store, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function takeLock(run: Run, access: FileAccess, lock: SessionOptions["lock"]): Promise<RepositoryLock | undefined> {
-  if (lock === "none" || (lock === "shared" && !run.options.isLocking)) return undefined;
-  return lockRepository(access, {
-    exclusive: lock === "exclusive",
-    retryMs: run.options.retryLockMs,
-    onWait: (failure, waitMs) => run.output.note(`${failure.message}; trying again in ${formatSpan(waitMs)}`),
-    onTrouble: (failure) => run.output.note(`warning: ${failure.message}`),
-    signal: run.signal,
-  });
-}
-
-async function loadWithProgress(run: Run, repository: Repository, signal: AbortSignal): Promise<void> {
+/** Reads the index of a repository, and shows how far it is; list snapshots before. */
+export async function loadRunIndex(run: Run, repository: Repository, signal: AbortSignal): Promise<void> {
   using progress = new ProgressReporter(run.output, { title: "reading the index" });
   await loadIndex(repository, {
     onProgress: ({ filesDone, filesTotal, bytesDone, bytesTotal }) =>

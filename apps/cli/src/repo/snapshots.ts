@@ -1,12 +1,12 @@
 import { type Command, Option } from "commander";
-import { type GroupBy, loadSnapshots, matchesFilter, parseGroupBy, type StoredSnapshot } from "@granary/engine";
+import { type GroupBy, parseGroupBy, type StoredSnapshot } from "@granary/engine";
 import { addExamples } from "../command-help.ts";
 import { formatBytes, formatLocalTime, formatMany } from "../format-amount.ts";
 import { renderTable } from "../format-table.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { parseCount } from "../parse-size.ts";
 import { type Run, runWork } from "../run.ts";
-import { chooseByNames } from "./choose-snapshots.ts";
+import { chooseSnapshots } from "./choose-snapshots.ts";
 import { openSession } from "./session.ts";
 import { addFilterOptions, type FilterFlags, readFilter } from "./snapshot-filter.ts";
 import { renderSnapshotJson, shortId } from "./snapshot-json.ts";
@@ -41,14 +41,11 @@ async function listSnapshots(run: Run, names: readonly string[], flags: Snapshot
   const { output } = run;
   const groupBy = parseGroupBy(flags.groupBy ?? "");
   const latest = flags.latest === undefined ? (flags.last === true ? 1 : undefined) : parseCount(flags.latest, "--latest", 1);
-  await using session = await openSession(run, { lock: "shared" });
-  const { repository, signal } = session;
-  const onDamaged = (_: string, failure: Error): void => run.warn(failure.message);
-  const filter = readFilter(flags);
-  const found =
-    names.length > 0
-      ? await chooseByNames(session, names, filter)
-      : (await loadSnapshots(repository, { onDamaged, signal })).filter((snapshot) => matchesFilter(snapshot, filter));
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: (repository, signal) => chooseSnapshots(run, repository, { names, filter: readFilter(flags), signal }),
+  });
+  const found = session.prepared;
   const isGrouped = flags.groupBy !== undefined && flags.groupBy !== "";
   const groups = groupSnapshots(latest === undefined ? found : keepLatest(found, latest), groupBy);
   if (output.isJson) {

@@ -6,7 +6,7 @@ import { addGlobalOptions } from "../global-options.ts";
 import { ProgressReporter } from "../progress.ts";
 import { type Run, runWork } from "../run.ts";
 import { chooseSnapshots } from "./choose-snapshots.ts";
-import { openSession } from "./session.ts";
+import { loadRunIndex, openSession } from "./session.ts";
 import { addFilterOptions, type FilterFlags, readFilter } from "./snapshot-filter.ts";
 
 interface StatsFlags extends FilterFlags {
@@ -31,10 +31,15 @@ export function configureStats(command: Command): void {
 }
 
 async function count(run: Run, names: readonly string[], flags: StatsFlags): Promise<void> {
-  await using session = await openSession(run, { lock: "shared" });
-  const { repository, signal } = session;
-  const snapshots = await chooseSnapshots(run, session, { names, filter: readFilter(flags) });
-  await session.loadIndex();
+  await using session = await openSession(run, {
+    lock: "shared",
+    prepare: async (opened, stop) => {
+      const chosen = await chooseSnapshots(run, opened, { names: names, filter: readFilter(flags), signal: stop });
+      await loadRunIndex(run, opened, stop);
+      return chosen;
+    },
+  });
+  const { repository, signal, prepared: snapshots } = session;
   using progress = new ProgressReporter(run.output, { title: "counting" });
   const stats = await countStats(
     { load: createTreeLoader(repository), index: repository.index },

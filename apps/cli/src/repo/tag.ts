@@ -5,7 +5,7 @@ import { addExamples } from "../command-help.ts";
 import { formatMany } from "../format-amount.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
-import { openSession } from "./session.ts";
+import { openSession, prepareNothing } from "./session.ts";
 import { addFilterOptions, collect, type FilterFlags, readFilter, splitTags } from "./snapshot-filter.ts";
 import { shortId } from "./snapshot-json.ts";
 
@@ -37,7 +37,7 @@ export function configureTag(command: Command): void {
 async function tag(run: Run, names: readonly string[], flags: TagFlags): Promise<void> {
   const { output } = run;
   const change = readChange(flags);
-  await using session = await openSession(run, { lock: "exclusive" });
+  await using session = await openSession(run, { lock: "exclusive", prepare: prepareNothing });
   const { repository, signal } = session;
   const all = await loadSnapshots(repository, { onDamaged: (_, failure) => run.warn(failure.message), signal });
   const filter = readFilter(flags);

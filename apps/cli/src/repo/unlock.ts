@@ -4,7 +4,7 @@ import { addExamples } from "../command-help.ts";
 import { formatMany } from "../format-amount.ts";
 import { addGlobalOptions } from "../global-options.ts";
 import { type Run, runWork } from "../run.ts";
-import { openSession } from "./session.ts";
+import { openSession, prepareNothing } from "./session.ts";
 
 /** `granary repo unlock` */
 export function configureUnlock(command: Command): void {
@@ -17,7 +17,7 @@ export function configureUnlock(command: Command): void {
 }
 
 async function unlock(run: Run, isAll: boolean): Promise<void> {
-  await using session = await openSession(run, { lock: "none" });
+  await using session = await openSession(run, { lock: "none", prepare: prepareNothing });
   const { repository, signal } = session;
   const count = isAll ? await removeAllLocks(repository, signal) : await removeStaleLocks(repository, { signal });
   if (run.output.isJson) run.output.printJson({ message_type: "unlocked", removed_locks: count });
