@@ -128,6 +128,11 @@ export function createProgram(): Command {
     .configureHelp({ sortSubcommands: false })
     .exitOverride()
     .configureOutput({ outputError: () => {} }); // runProgram tells
+  addEntry(program, {
+    name: "start",
+    summary: "Back a folder up, restore it beside, compare: a demonstration on your own data",
+    load: async () => (await import("./start/start.ts")).configureStart,
+  });
   addRepoCommand(program);
   addEntry(program, {
     name: "version",

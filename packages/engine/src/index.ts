@@ -33,6 +33,9 @@ export { encodeNode, type ExtendedAttribute, type TreeNode, type Uint64 } from "
 export { encodeSnapshot, type Snapshot, type SnapshotSummary } from "./format/snapshot.ts";
 export { findTimeNs, formatTimeNs, joinTimeNs, parseTimeNs } from "./format/time.ts";
 
+// this machine's files, where Node's own functions do not reach
+export { listAttributes, readAttribute } from "./native/libc.ts";
+
 // which files to take
 export {
   compileExcluder,
