@@ -1,5 +1,6 @@
 /** Doubles and conformance suites for the ports of the engine. For tests only. */
 
+export { compareTrees, type CompareTreesOptions } from "./restore/compare-trees.ts";
 export { type StoreSubject, testStore } from "./store/conformance.ts";
 export {
   type FaultMode,
