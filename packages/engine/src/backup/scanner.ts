@@ -127,10 +127,7 @@ export class Scanner {
         this.#close(level);
         continue;
       }
-      if ((this.#options.hunger[0] ?? 0) > 0) {
-        this.feed(false);
-        if (level.next >= level.end) continue; // the last entry was given away
-      }
+      if ((this.#options.hunger[0] ?? 0) > 0) this.feed(false);
       this.#saveEntry(level, level.names[level.next++] ?? "");
     }
   }
@@ -186,12 +183,19 @@ export class Scanner {
     return sink.copy();
   }
 
-  /** Gives work to an idle worker: the later half of the outermost level that has some. @param force also the last few files */
-  feed(force: boolean): void {
+  /**
+   * Gives work to an idle worker: the later half of the outermost level that has some. It keeps something to do: who gave his only entry away
+   * would be idle next, and get it back.
+   *
+   * @param isBusy in the midst of an entry: then the last few files may go, and all of the innermost level
+   */
+  feed(isBusy: boolean): void {
     if ((this.#options.hunger[0] ?? 0) <= 0) return;
+    const innermost = this.#levels.at(-1);
     for (const level of this.#levels) {
       const left = level.end - level.next;
-      if (left <= 0 || (!force && left < fewEntries && !hasDirectory(level))) continue;
+      const kept = level === innermost && !isBusy ? 1 : 0;
+      if (left <= kept || (!isBusy && left < fewEntries && !hasDirectory(level))) continue;
       if (Atomics.sub(this.#options.hunger, 0, 1) <= 0) {
         Atomics.add(this.#options.hunger, 0, 1); // another worker was quicker
         return;
