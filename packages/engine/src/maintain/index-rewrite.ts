@@ -7,6 +7,7 @@ import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
 import { bytesOfId, type IndexId, parsePackId } from "../format/ids.ts";
 import { encodeIndex, INDEX_ENTRY_BYTES, INDEX_TARGET_BLOBS, type IndexPack, writeIndexEntry } from "../format/index-file.ts";
+import { releaseMemory } from "../native/memory.ts";
 import { type FileAccess, saveFile } from "../repository/files.ts";
 import { BLOB_WORDS, type IndexSurvey, type SurveyedIndex } from "./index-survey.ts";
 
@@ -49,7 +50,9 @@ export async function rewriteIndexes(
   const limit = { limit: 2, ...(signal && { signal }) };
   const written: SurveyedIndex[] = [];
   const save = async (chunk: Chunk, stop: AbortSignal): Promise<SurveyedIndex> => {
-    const id = await saveFile(access, { kind: "index", json: encodeIndex(chunk.contents) }, stop);
+    const json = encodeIndex(chunk.contents);
+    const id = await saveFile(access, { kind: "index", json }, stop);
+    releaseMemory(json);
     options.onSaved?.(id);
     return { id, packs: chunk.packs, blobs: chunk.blobs };
   };

@@ -11,11 +11,12 @@ import { workerUrl } from "@granary/base/worker-url";
 import "../errors.ts";
 import type { MasterKey } from "../crypto/seal.ts";
 import { hexOf } from "../format/ids.ts";
+import { tuneAllocator } from "../native/memory.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import type { FinishedPack } from "../repository/pack-builder.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { WorkerPool } from "../repository/worker-pool.ts";
+import { warmWorkers, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import type { BlobNumber, IndexSurvey } from "./index-survey.ts";
 import type {
@@ -36,6 +37,22 @@ const packSlackBytes = mebibyte;
 const largestTreePackBytes = 4 * mebibyte;
 /** Tasks a worker has at hand, so that it need not wait for the main thread between two. */
 const tasksAhead = 2;
+
+const worker: URL = workerUrl(import.meta.url, "./maintain.worker.ts");
+
+/** How many threads a job has: one a processor, at most 8, and at least 4 where each request takes time. */
+function countWorkers(isRemote: boolean): number {
+  const processors = Math.min(8, availableParallelism());
+  return isRemote ? Math.max(4, processors) : processors;
+}
+
+/**
+ * Starts the threads of a check or a prune ahead of it, to be called while the repository is being opened: they are ready by the time the
+ * password has become a key. When they are not used, they end with the process.
+ */
+export function prepareMaintenance(workers: number = countWorkers(false)): void {
+  warmWorkers(worker, workers);
+}
 
 export interface MaintainCrewOptions {
   readonly store: Store;
@@ -99,8 +116,8 @@ export class MaintainCrew implements AsyncDisposable {
   constructor(options: MaintainCrewOptions) {
     this.#options = options;
     const { survey, key, signal, writing, store } = options;
-    const processors = Math.min(8, availableParallelism());
-    const workers = options.workers ?? (store.pathOf === undefined ? Math.max(4, processors) : processors);
+    tuneAllocator();
+    const workers = options.workers ?? countWorkers(store.pathOf === undefined);
     let writingData: { writing?: WritingData } = {};
     if (writing !== undefined) {
       const dataPackBytes = writing.packBytes;
@@ -113,8 +130,9 @@ export class MaintainCrew implements AsyncDisposable {
     }
     const data: Omit<MaintainWorkerData, "worker" | "packs"> = { key, survey: survey.handle, ...writingData };
     this.#pool = new WorkerPool<ToMaintainWorker, FromMaintainWorker>({
-      url: workerUrl(import.meta.url, "./maintain.worker.ts"),
+      url: worker,
       workers,
+      isStartedByMessage: true,
       data,
       dataOf: () => ({ packs: this.#giveAccess() }),
       onMessage: (worker, message) => {
