@@ -37,6 +37,7 @@ const headHeight = 54;
 
 const style = `
   text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328; }
+  .page { fill: #ffffff; }
   .title { font-size: 16px; font-weight: 600; }
   .subtitle, .value { fill: #59636e; }
   .panel { font-weight: 600; }
@@ -44,6 +45,7 @@ const style = `
   .theirs { fill: #afb8c1; }
   .limit { stroke: #cf222e; stroke-width: 2; }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117; }
     text { fill: #f0f6fc; }
     .subtitle, .value { fill: #9198a1; }
     .ours { fill: #4493f8; }
@@ -70,6 +72,8 @@ export function drawChart(chart: Chart): string {
     `<title>${escapeXml(chart.title)}</title>`,
     `<desc>${escapeXml(description)}</desc>`,
     `<style>${style}\n</style>`,
+    // Its own ground: a viewer that knows no colour schemes may still lay it on a dark page.
+    `<rect class="page" x="0" y="0" width="${width}" height="${y}" rx="6"/>`,
     `<text class="title" x="10" y="24">${escapeXml(chart.title)}</text>`,
     `<text class="subtitle" x="10" y="42">${escapeXml(chart.subtitle)}</text>`,
     ...parts,

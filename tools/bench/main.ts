@@ -132,6 +132,10 @@ function printReport(results: Results): void {
   for (const key of datasetKeys)
     if (results.datasets[key] !== undefined) console.log(`\n${describeDataset(results, key)}\n\n${renderDataset(results, key)}`);
   console.log(`\n${renderBytesPerBlob(results)}\n\n${renderVerdicts(results)}\n`);
+  if (results.scale < 1)
+    console.log(
+      `bench: at ${results.scale} of the full size mostly the start of each program is measured; the targets are for full size\n`,
+    );
 }
 
 function writeReport(results: Results, { outFolder, isWritten }: BenchOptions): void {

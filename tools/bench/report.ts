@@ -121,7 +121,7 @@ export function renderPage(results: Results): string {
     "",
     renderVerdicts(results),
     "",
-    "![Ratios of wall time](ratios.svg)",
+    "![Ratios of medians, granary to the others](ratios.svg)",
     "",
     "## Figures",
     ...keys.flatMap((key) => [
