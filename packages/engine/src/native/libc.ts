@@ -87,8 +87,8 @@ const bindAll = () => {
     llistxattr: bindSymbol("llistxattr", "int64", ["void *", "void *", "size_t"]),
     lgetxattr: bindSymbol("lgetxattr", "int64", ["void *", "void *", "void *", "size_t"]),
     lsetxattr: bindSymbol("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"]),
-    getpwuid: bindSymbol("getpwuid", "void *", ["uint"]),
-    getgrgid: bindSymbol("getgrgid", "void *", ["uint"]),
+    getpwuidR: bindSymbol("getpwuid_r", "int", ["uint", "void *", "void *", "size_t", "void *"]),
+    getgrgidR: bindSymbol("getgrgid_r", "int", ["uint", "void *", "void *", "size_t", "void *"]),
     lremovexattr: bindSymbol("lremovexattr", "int", ["void *", "void *"]),
   } satisfies Record<string, NativeFunction>;
   return functions;
@@ -102,7 +102,8 @@ function libc(): NonNullable<typeof functions> {
 /** The result of a call as a number, -1 replaced by the negated errno. */
 function done(result: unknown): number {
   const answer = Number(result);
-  return answer >= 0 ? answer : -lastErrno();
+  // A failure is never 0, which would be a handle, or success.
+  return answer >= 0 ? answer : -(lastErrno() || (errno["EIO"] ?? 5));
 }
 
 /** Opens `name` below a directory handle. @returns a handle to close, or -errno */
@@ -413,11 +414,25 @@ export function removeAttribute(path: string, attribute: string): number {
 const userNames = new Map<number, string>();
 const groupNames = new Map<number, string>();
 
+// A struct passwd or group, the text it points to, and the pointer that says whether there is one. The calls with _r are for several threads.
+const record = Buffer.alloc(256);
+const found = Buffer.alloc(8);
+let recordText = Buffer.alloc(4096);
+const largestRecord = 64 * 1024 * 1024; // a group with very many members
+
+function findName(find: NativeFunction, id: number): string {
+  for (;;) {
+    const status = Number(find(id, record, recordText, recordText.length, found));
+    if (status === errno["ERANGE"] && recordText.length < largestRecord) recordText = Buffer.alloc(recordText.length * 4);
+    else return status === 0 && found.readBigUInt64LE() !== 0n ? readCString(record) : "";
+  }
+}
+
 /** The name of a user, from wherever the system looks it up; empty when there is none. Remembered per thread. */
 export function findUserName(uid: number): string {
   let name = userNames.get(uid);
   if (name === undefined) {
-    name = readCString(libc().getpwuid(uid));
+    name = findName(libc().getpwuidR, uid);
     userNames.set(uid, name);
   }
   return name;
@@ -427,7 +442,7 @@ export function findUserName(uid: number): string {
 export function findGroupName(gid: number): string {
   let name = groupNames.get(gid);
   if (name === undefined) {
-    name = readCString(libc().getgrgid(gid));
+    name = findName(libc().getgrgidR, gid);
     groupNames.set(gid, name);
   }
   return name;

@@ -39,9 +39,8 @@ export function lastErrno(): number {
   return koffi === undefined ? 0 : koffi.errno();
 }
 
-/** The string that the first member of a C structure points to, or empty for no structure (struct passwd, struct group). */
-export function readCString(structure: unknown): string {
+/** The string that the first member of a C structure points to (struct passwd, struct group). */
+export function readCString(structure: Uint8Array): string {
   load();
-  if (structure === null || structure === undefined || structure === 0n || koffi === undefined) return "";
-  return String(koffi.decode(structure, "char *") ?? "");
+  return koffi === undefined ? "" : String(koffi.decode(structure, "char *") ?? "");
 }
