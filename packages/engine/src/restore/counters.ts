@@ -4,17 +4,10 @@
  */
 
 const names = [
-  // the plan
-  "directories",
+  // the plan as it grows
   "files",
-  "links",
-  "others",
   "bytes",
-  "filesToWrite",
-  "filesToReplace",
-  "filesUnchanged",
   "skipped",
-  "extras",
   // what was done
   "directoriesDone",
   "filesDone",
@@ -37,7 +30,7 @@ export type RestoreCounter = (typeof names)[number];
 /** A reading of all counters. */
 export type RestoreCounts = Readonly<Record<RestoreCounter, number>>;
 
-const rowLength = 32; // four cache lines, so that workers do not share one
+const rowLength = 32; // whole cache lines, so that workers do not share one
 
 export class Counters {
   readonly shared: SharedArrayBuffer;

@@ -17,12 +17,12 @@ import { Failure, messageOf } from "@granary/base/errors";
 import "../errors.ts";
 import { type ByteString, toBytes, toUtf8OrEscaped } from "../format/byte-string.ts";
 import { closeHandle, FileStatus, openAt, openFlags, pathBelow, statHandle, workingDirectory } from "../native/libc.ts";
+import { type Agenda, listNeeded, makeAgenda } from "./agenda.ts";
 import { planBatches } from "./batches.ts";
-import { counter, type RestoreCounts } from "./counters.ts";
+import type { RestoreCounts } from "./counters.ts";
 import { Crew, type RestoreSource } from "./crew.ts";
 import { action, type Action, type EntryTable, flag, kind, type Kind, type NewEntry, rootEntry, state } from "./entry-table.ts";
 import { describeError, isError } from "./errno-text.ts";
-import { settleLinks } from "./links.ts";
 import type { EntriesTask, OverwriteMode, PiecesTask, RestoreTask, RestoreTrouble } from "./messages.ts";
 import { compileSelection, type RestoreSelection, selectAll } from "./selection.ts";
 import { quirk } from "./shared-state.ts";
@@ -188,13 +188,10 @@ class Plan implements RestorePlan {
   readonly #clock: Clock;
   #troubles = 0;
   #batches: PiecesTask[] = [];
-  #made: number[] = [];
-  #links: number[] = [];
-  #extras: number[] = [];
-  #directories: number[] = [];
+  #agenda: Agenda;
   #bytesToWrite = 0;
+  #planned: RestoreCounts;
   #hasRun = false;
-  #totals: RestoreCounts | undefined;
 
   constructor(source: RestoreSource, options: RestoreOptions) {
     compileSelection(options.selection ?? selectAll); // workers would find a malformed pattern too late
@@ -215,26 +212,13 @@ class Plan implements RestorePlan {
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     this.#table = this.#crew.table;
+    this.#agenda = makeAgenda(this.#table);
+    this.#planned = this.#crew.counters.sum();
   }
 
   get summary(): RestoreSummary {
-    const { directories, files, links, others, bytes, filesToWrite, filesToReplace, filesUnchanged, skipped, extras, failed } =
-      this.#totals ?? this.#crew.counters.sum();
-    const bytesToWrite = this.#bytesToWrite;
-    return {
-      directories,
-      files,
-      links,
-      others,
-      bytes,
-      filesToWrite,
-      filesToReplace,
-      filesUnchanged,
-      bytesToWrite,
-      skipped,
-      extras,
-      failed,
-    };
+    const { skipped, failed } = this.#planned;
+    return { ...this.#agenda.tally, bytesToWrite: this.#bytesToWrite, skipped, failed };
   }
 
   async make(): Promise<void> {
@@ -242,11 +226,11 @@ class Plan implements RestorePlan {
     const root = this.#table.add({ ...emptyEntry, flags: isPresent ? flag.present : 0 }, new Uint8Array(0));
     if (root !== rootEntry) throw new Failure("Bug", "The plan does not begin with its root");
     await this.#phase("plan", [{ kind: "plan", directories: [{ entry: root, tree: this.#options.tree }] }]);
-    this.#sort();
+    this.#agenda = makeAgenda(this.#table);
     const { tasks, bytes } = planBatches(this.#table, this.#source.index);
     this.#batches = tasks;
     this.#bytesToWrite = bytes;
-    this.#totals = this.#crew.counters.sum();
+    this.#planned = this.#crew.counters.sum();
     this.#progress("plan");
   }
 
@@ -254,11 +238,12 @@ class Plan implements RestorePlan {
     if (this.#hasRun) throw new Failure("Bug", "Cannot run a plan twice");
     this.#hasRun = true;
     const startedAt = this.#clock.monotonicMs();
-    if (this.#made.length > 0 || this.#crew.state.root === 0) this.#makeTarget();
-    await this.#phase("write", [...spread("make", this.#made), ...this.#batches]);
-    await this.#phase("finish", spread("link", this.#links));
-    await this.#phase("finish", spread("remove", this.#extras));
-    for (const level of this.#levels()) await this.#phase("finish", spread("finish", level));
+    const { toMake, toLink, toRemove, toFinish } = this.#agenda;
+    this.#makeTarget();
+    await this.#phase("write", [...spread("make", toMake), ...this.#batches]);
+    await this.#phase("finish", spread("link", toLink));
+    await this.#phase("finish", spread("remove", toRemove));
+    for (const level of toFinish) await this.#phase("finish", spread("finish", level));
     if (this.#options.verify === true) await this.#phase("verify", spread("verify", this.#finishedFiles()));
     this.#reportRefusals();
     return this.describe(this.#clock.monotonicMs() - startedAt);
@@ -285,9 +270,8 @@ class Plan implements RestorePlan {
 
   *list(): Generator<PlannedEntry, void, void> {
     const table = this.#table;
-    for (let entry = 1; entry < table.entryLimit; entry++) {
+    for (const entry of listNeeded(table)) {
       const what = table.kindOf(entry);
-      if (what === kind.none || !table.hasFlag(entry, flag.needed)) continue;
       const done = actionNames[table.actionOf(entry)];
       if (done === undefined) continue;
       const sizeBytes = what === kind.file ? table.sizeOf(entry) : 0;
@@ -337,31 +321,6 @@ class Plan implements RestorePlan {
     return new Failure("TargetInvalid", `Cannot restore into "${path}": ${found}`, { details: { path } });
   }
 
-  /** Divides the entries among the steps, and settles hard links. */
-  #sort(): void {
-    const table = this.#table;
-    const { counters } = this.#crew;
-    const hardLinked: number[] = [];
-    for (let entry = 1; entry < table.entryLimit; entry++) {
-      const what = table.kindOf(entry);
-      if (what === kind.none || !table.hasFlag(entry, flag.needed)) continue;
-      if (what === kind.extra) this.#extras.push(entry);
-      else if (what === kind.directory) this.#directories.push(entry);
-      else if (table.hasFlag(entry, flag.hardLinked)) hardLinked.push(entry);
-      if (what === kind.directory || (what !== kind.extra && (what !== kind.file || table.piecesLeftOf(entry) === 0)))
-        this.#made.push(entry);
-    }
-    for (const link of (this.#links = settleLinks(table, hardLinked))) {
-      counters.add(counter.links, 1);
-      if (table.kindOf(link) !== kind.file) counters.add(counter.others, -1);
-      else {
-        counters.add(counter.files, -1);
-        counters.add(counter.bytes, -table.sizeOf(link));
-      }
-    }
-    if (this.#links.length > 0) this.#made = this.#made.filter((entry) => table.actionOf(entry) !== action.link);
-  }
-
   /** Has the workers do the tasks of a phase, and tells of progress meanwhile. */
   async #phase(phase: RestorePhase, tasks: readonly RestoreTask[]): Promise<void> {
     if (tasks.length === 0) return;
@@ -379,12 +338,13 @@ class Plan implements RestorePlan {
     if (onProgress === undefined) return;
     const now = this.#crew.counters.sum();
     const isVerifying = phase === "verify";
+    const { files, bytes } = phase === "plan" ? now : this.#agenda.tally;
     onProgress({
       phase,
       filesDone: isVerifying ? now.filesVerified : now.filesDone,
-      filesTotal: now.files,
-      bytesDone: Math.min(isVerifying ? now.bytesVerified : now.bytesDone, now.bytes),
-      bytesTotal: now.bytes,
+      filesTotal: files,
+      bytesDone: Math.min(isVerifying ? now.bytesVerified : now.bytesDone, bytes),
+      bytesTotal: bytes,
     });
   }
 
@@ -406,25 +366,9 @@ class Plan implements RestorePlan {
     }
   }
 
-  /** Directories by depth, the deepest first: what is done in one changes the time of the one above. */
-  #levels(): number[][] {
-    const levels: number[][] = [];
-    for (const entry of this.#directories) {
-      const depth = this.#table.depthOf(entry);
-      const level = levels[depth];
-      if (level === undefined) levels[depth] = [entry];
-      else level.push(entry);
-    }
-    return levels.filter((level) => level !== undefined).reverse();
-  }
-
   #finishedFiles(): number[] {
     const table = this.#table;
-    const files: number[] = [];
-    for (let entry = 1; entry < table.entryLimit; entry++) {
-      if (table.kindOf(entry) === kind.file && table.hasFlag(entry, flag.needed) && table.stateOf(entry) === state.done) files.push(entry);
-    }
-    return files;
+    return [...listNeeded(table)].filter((entry) => table.kindOf(entry) === kind.file && table.stateOf(entry) === state.done);
   }
 }
 

@@ -65,7 +65,7 @@ interface Level {
   readonly path: ByteString;
   /** The handle of the directory in the target, or -1. */
   readonly handle: number;
-  /** What is in it; `undefined` when that is not known. */
+  /** What is in it; `undefined` when it cannot be listed. */
   readonly present: ReadonlySet<ByteString> | undefined;
 }
 
@@ -132,13 +132,13 @@ export class TreePlanner {
 
   /** What is in the directory already. */
   #lookInto(entry: number): Pick<Level, "handle" | "present"> {
-    const { table, directories, state } = this.#options;
-    if (!table.hasFlag(entry, flag.present)) return { handle: -1, present: undefined };
+    const { table, directories, state, rules } = this.#options;
+    if (!table.hasFlag(entry, flag.present)) return { handle: -1, present: nothing };
     const handle = directories.open(entry, false);
     const names = handle < 0 ? handle : listNames(handle);
     if (typeof names === "number") {
-      this.#report(table.pathOf(entry), "target", `Cannot list what is in the target: ${describeError(names)}`);
-      return { handle, present: undefined };
+      if (rules.deleteExtra) this.#report(table.pathOf(entry), "target", `Cannot list what is in the target: ${describeError(names)}`);
+      return { handle, present: handle < 0 ? nothing : undefined };
     }
     if (hasDefaultList(pathBelow(handle, ""))) state.addQuirk(quirk.inheritedLists);
     return { handle, present: new Set(names) };
@@ -194,17 +194,15 @@ export class TreePlanner {
   }
 
   #planOther(level: Level, node: TreeNode): void {
-    const { counters } = this.#options;
     const found = this.#find(level, node);
     if (found.action === action.block) return this.#block(level, node, found);
-    if (found.action === action.skip) return counters.add(counter.skipped, 1);
+    if (found.action === action.skip) return this.#options.counters.add(counter.skipped, 1);
     if (node.type === "symlink") this.#facts.add(fact.linkTarget, toBytes(node.linkTarget));
     if (node.type === "dev" || node.type === "chardev") this.#facts.add(fact.device, packUint64(node.device));
     this.#addIdentity(node);
     this.#addAttributes(node);
     const entry = this.#add(level, node, { action: found.action, flags: identityFlag(node), sizeBytes: 0, pieces: 0 });
     this.#need(entry);
-    counters.add(counter.others, 1);
   }
 
   #planFile(level: Level, node: TreeNode): void {
@@ -229,7 +227,6 @@ export class TreePlanner {
     this.#need(entry);
     counters.add(counter.files, 1);
     counters.add(counter.bytes, sizeBytes);
-    counters.add(countedAs(found.action), 1);
     const wrongBytes = pieces === 0 ? 0 : this.#addPieces(entry, isPartial);
     counters.add(counter.bytesDone, sizeBytes - wrongBytes);
   }
@@ -280,7 +277,7 @@ export class TreePlanner {
   }
 
   #planExtras(level: Level, names: ReadonlySet<ByteString>): void {
-    const { table, counters } = this.#options;
+    const { table } = this.#options;
     for (const name of level.present ?? []) {
       if (names.has(name)) continue;
       if (this.#select !== undefined && this.#select(`${level.path}/${name}`, false) !== choice.yes) continue;
@@ -289,13 +286,12 @@ export class TreePlanner {
         new Uint8Array(0),
       );
       this.#need(entry);
-      counters.add(counter.extras, 1);
     }
   }
 
   /** What is in the target where the entry belongs. */
   #find(level: Level, node: TreeNode, sizeBytes = 0): Finding {
-    if (level.present?.has(node.name) !== true) return { action: action.create, mode: 0 };
+    if (level.present?.has(node.name) === false) return { action: action.create, mode: 0 };
     const place = { directory: level.handle, name: node.name };
     return this.#target.look(place, node, { blobs: this.#blobs, sizeBytes, different: this.#different });
   }
@@ -340,10 +336,8 @@ export class TreePlanner {
 
   /** Marks an entry, and the directories above it, as to be restored. */
   #need(entry: number): void {
-    const { table, counters } = this.#options;
-    for (let at = entry; at !== rootEntry && table.addFlag(at, flag.needed); at = table.parentOf(at)) {
-      if (table.kindOf(at) === kind.directory) counters.add(counter.directories, 1);
-    }
+    const { table } = this.#options;
+    for (let at = entry; at !== rootEntry && table.addFlag(at, flag.needed); ) at = table.parentOf(at);
   }
 
   #block(level: Level, node: TreeNode, found: Finding): void {
@@ -372,6 +366,8 @@ export class TreePlanner {
     this.#options.onTrouble({ path, reason, message });
   }
 }
+
+const nothing: ReadonlySet<ByteString> = new Set();
 
 const noMetadata = {
   permissions: 0,
@@ -450,11 +446,6 @@ function findProblem(node: TreeNode): string | undefined {
 
 function identityFlag(node: TreeNode): number {
   return node.links > 1 ? flag.hardLinked : 0;
-}
-
-function countedAs(done: Action): number {
-  if (done === action.refresh) return counter.filesUnchanged;
-  return done === action.create ? counter.filesToWrite : counter.filesToReplace;
 }
 
 function packUint64(value: number | bigint): Uint8Array {
