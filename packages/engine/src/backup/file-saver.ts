@@ -22,7 +22,9 @@ import {
   readHandleAt,
   seekData,
   seekHole,
+  seekTo,
   statHandle,
+  waitReadable,
   workingDirectory,
 } from "../native/libc.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
@@ -35,6 +37,9 @@ const readBytes = 2 * 1024 * 1024;
 const extentBytes = 8 * 1024 * 1024;
 const comma = 0x2c;
 const enxio = errno["ENXIO"] ?? 6;
+const enoent = errno["ENOENT"] ?? 2;
+const eacces = errno["EACCES"] ?? 13;
+const eintr = errno["EINTR"] ?? 4;
 const eagain = errno["EAGAIN"] ?? 11;
 const eperm = errno["EPERM"] ?? 1;
 
@@ -95,12 +100,11 @@ export class FileSaver {
    * @returns the outcome, or a negated errno when it could not be read
    */
   save(directory: number, name: string, before: FileStatus): SavedFile | number {
-    this.#idBytes = 0;
-    this.#parts = [];
-    if (before.sizeBytes === 0) return { sizeBytes: 0, changed: false };
+    this.#begin();
     const handle = this.#open(directory, name);
-    if (handle < 0) return handle;
+    if (handle < 0) return before.sizeBytes === 0 && handle === -eacces ? { sizeBytes: 0, changed: false } : handle;
     try {
+      if (before.sizeBytes === 0) return this.#saveSizeless(handle);
       const sizeBytes =
         before.sizeBytes <= this.#options.cutter.minBytes ? this.#saveSmall(handle, before.sizeBytes) : this.#saveLarge(handle, before);
       if (sizeBytes < 0) return sizeBytes;
@@ -117,10 +121,12 @@ export class FileSaver {
    * @returns the ids as one part, and whether the file has changed; or a negated errno
    */
   saveExtent(task: ExtentTask): { readonly part: Uint8Array; readonly changed: boolean } | number {
-    this.#idBytes = 0;
+    this.#begin();
     const handle = this.#open(workingDirectory, task.path);
     if (handle < 0) return handle;
     try {
+      // By now the path may lead to another file, even to one that the user who put it there could not read.
+      if (statHandle(handle, this.#after) < 0 || !isSameFile(task.status, this.#after)) return -enoent;
       let position = task.offsetBytes;
       for (const chunkBytes of task.chunks) {
         if (this.#buffer.length < chunkBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#options.cutter.maxBytes + readBytes);
@@ -140,9 +146,16 @@ export class FileSaver {
 
   /** Saves what comes out of an open pipe or socket until its end. @returns bytes saved, or -errno */
   saveStream(handle: number): number {
+    this.#begin();
+    return this.#cutAll((target) => readPatiently(handle, target));
+  }
+
+  /** Forgets the file before, of which an extent may be left when it could not be read to its end. */
+  #begin(): void {
     this.#idBytes = 0;
     this.#parts = [];
-    return this.#cutAll((target) => readPatiently(handle, target));
+    this.#extent.chunks = [];
+    this.#extent.sizeBytes = 0;
   }
 
   #open(directory: number, name: string): number {
@@ -154,7 +167,18 @@ export class FileSaver {
     return openAt(directory, name, flags);
   }
 
+  /** Saves a file that is said to be empty: it mostly is, but some file systems do not know the sizes of files before these are read. */
+  #saveSizeless(handle: number): SavedFile | number {
+    const got = readHandle(handle, this.#buffer);
+    if (got <= 0) return got < 0 ? got : { sizeBytes: 0, changed: false };
+    if (statHandle(handle, this.#after) < 0 || this.#after.sizeBytes > 0) return { sizeBytes: 0, changed: true };
+    const found = seekTo(handle, 0);
+    const sizeBytes = found < 0 ? found : this.#cutAll((target) => readHandle(handle, target));
+    return sizeBytes < 0 ? sizeBytes : { sizeBytes, changed: false };
+  }
+
   #saveSmall(handle: number, sizeBytes: number): number {
+    if (this.#buffer.length < sizeBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#options.cutter.maxBytes + readBytes);
     let have = 0;
     while (have < sizeBytes) {
       const got = readHandle(handle, this.#buffer.subarray(have, sizeBytes));
@@ -364,13 +388,15 @@ class SparseReader {
   }
 }
 
-const patience = new Int32Array(new SharedArrayBuffer(4));
+/** How long a worker waits for a stream at a time; between, it can be ended. */
+const patienceMs = 100;
 
 function readPatiently(handle: number, target: Uint8Array): number {
   for (;;) {
-    const got = readHandle(handle, target);
+    const ready = waitReadable(handle, patienceMs);
+    if (ready < 0 && ready !== -eintr) return ready;
+    const got = ready > 0 ? readHandle(handle, target) : -eagain;
     if (got !== -eagain) return got;
-    Atomics.wait(patience, 0, 0, 5);
   }
 }
 
@@ -384,6 +410,11 @@ function readAllAt(handle: number, target: Uint8Array, offsetBytes: number): num
     have += got;
   }
   return have;
+}
+
+/** Same inode, on the same file system. @param before a `struct statx` */
+function isSameFile(before: Uint8Array, after: FileStatus): boolean {
+  return after.raw.compare(before, 32, 40, 32, 40) === 0 && after.raw.compare(before, 136, 144, 136, 144) === 0;
 }
 
 /** Same inode and size, same change and modification time. @param before a `struct statx` */

@@ -6,9 +6,11 @@
  * swapped for a link meanwhile is not followed. One level a directory on the way down is open; nothing recurses.
  */
 import { Buffer } from "node:buffer";
+import { Failure } from "@granary/base/errors";
+import "../errors.ts";
 import { sha256Into } from "../crypto/hash.ts";
 import { ByteSink } from "../format/byte-sink.ts";
-import type { ByteString } from "../format/byte-string.ts";
+import { type ByteString, toUtf8OrEscaped } from "../format/byte-string.ts";
 import { readHex } from "../format/ids.ts";
 import { nodeTypeOfMode } from "../format/mode.ts";
 import { type NodeHead, writeNodeContent, writeNodeHead, writeNodeTail } from "../format/node.ts";
@@ -172,9 +174,12 @@ export class Scanner {
   /** Saves a stream as one file. @returns its node */
   saveStream(task: StreamTask): Uint8Array {
     const sizeBytes = this.#options.files.saveStream(task.handle);
-    if (sizeBytes < 0) this.#trouble(task.name, sizeBytes, "read");
+    if (sizeBytes < 0) {
+      const name = toUtf8OrEscaped(task.name);
+      throw new Failure("SourceUnreadable", `Cannot read the stream for "${name}" to its end: ${describeErrno(-sizeBytes)}`);
+    }
     const times = { mtimeSeconds: task.timeSeconds, atimeSeconds: task.timeSeconds, ctimeSeconds: task.timeSeconds };
-    const head: NodeHead = { ...emptyHead(), ...times, name: task.name, type: "file", mode: 0o644, size: Math.max(0, sizeBytes), links: 1 };
+    const head: NodeHead = { ...emptyHead(), ...times, name: task.name, type: "file", mode: 0o644, size: sizeBytes, links: 1 };
     const sink = new ByteSink();
     writeNodeHead(sink, head);
     writeNodeContent(sink, this.#options.files.content);

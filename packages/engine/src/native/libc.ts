@@ -68,6 +68,7 @@ const bindAll = () => {
     readCall: bindSymbol("read", "int64", ["int", "void *", "size_t"]),
     preadCall: bindSymbol("pread", "int64", ["int", "void *", "size_t", "int64"]),
     pwriteCall: bindSymbol("pwrite", "int64", ["int", "void *", "size_t", "int64"]),
+    pollCall: bindSymbol("poll", "int", ["void *", "uint64", "int"]),
     closeCall: bindSymbol("close", "int", ["int"]),
     lseek: bindSymbol("lseek", "int64", ["int", "int64", "int"]),
     readlinkat: bindSymbol("readlinkat", "int64", ["int", "void *", "void *", "size_t"]),
@@ -236,6 +237,16 @@ export function readNames(directory: number, names: string[], types?: number[]):
       at += recordBytes;
     }
   }
+}
+
+const pollRecord = Buffer.alloc(8);
+const pollIn = 1;
+
+/** Waits until a read of a pipe, socket or terminal would not block: there is something, or its end. @returns 1, 0 when the time is up, or -errno */
+export function waitReadable(handle: number, timeoutMs: number): number {
+  pollRecord.writeInt32LE(handle, 0); // struct pollfd of poll.h: fd, events, revents
+  pollRecord.writeInt16LE(pollIn, 4);
+  return done(libc().pollCall(pollRecord, 1, timeoutMs));
 }
 
 /** Reads from the current position into all of `target`. @returns bytes read, 0 at the end, or -errno */
