@@ -1,5 +1,5 @@
 /** SHA-256, the name of every blob and file. */
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import { hash } from "node:crypto";
 import { openOpenssl } from "../native/openssl.ts";
 

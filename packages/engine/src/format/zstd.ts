@@ -2,7 +2,7 @@
  * Compression of blobs and files: zstd frames without checksum, as restic writes them. The plain length travels beside the frame, so a
  * frame that grows beyond what was promised is refused, not followed.
  */
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { openZstd } from "../native/zstd.ts";
 

@@ -77,7 +77,7 @@ export class PackBuilder {
     this.#reserve(needed);
     const at = this.#length;
     const sealedBytes = this.#options.sealer.sealInto(this.#bytes, at, body);
-    this.#prove(id, plain, this.#bytes.subarray(at, at + sealedBytes), plainBytes);
+    this.#prove(id, plain, { sealed: this.#bytes.subarray(at, at + sealedBytes), plainBytes });
     this.#header.reserve(COMPRESSED_ENTRY_BYTES);
     this.#header.length = writeHeaderEntry(this.#header.bytes, this.#header.length, {
       type: this.#options.type,
@@ -136,7 +136,8 @@ export class PackBuilder {
     return frameBytes > 0 && frameBytes < plain.length ? this.#frame.subarray(0, frameBytes) : plain;
   }
 
-  #prove(id: Uint8Array, plain: Uint8Array, sealed: Uint8Array, plainBytes: number): void {
+  #prove(id: Uint8Array, plain: Uint8Array, stored: { readonly sealed: Uint8Array; readonly plainBytes: number }): void {
+    const { sealed, plainBytes } = stored;
     const bodyBytes = sealed.length - sealOverheadBytes;
     if (this.#opened.length < bodyBytes) this.#opened = Buffer.allocUnsafeSlow(bodyBytes);
     this.#options.sealer.openInto(this.#opened, 0, sealed);

@@ -44,7 +44,7 @@ export function openLocalPackReader(pathOf: (packId: string) => string): PackRea
           handles.delete(oldest[0]);
         }
       }
-      readFully(handle, name, offsetBytes, target);
+      readFully({ handle, name }, offsetBytes, target);
     },
     close() {
       for (const handle of handles.values()) closeHandle(handle);
@@ -53,7 +53,8 @@ export function openLocalPackReader(pathOf: (packId: string) => string): PackRea
   };
 }
 
-function readFully(handle: number, name: string, offsetBytes: number, target: Uint8Array): void {
+function readFully(pack: { handle: number; name: string }, offsetBytes: number, target: Uint8Array): void {
+  const { handle, name } = pack;
   for (let have = 0; have < target.length; ) {
     const got = readHandleAt(handle, have === 0 ? target : target.subarray(have), offsetBytes + have);
     if (got < 0)

@@ -102,7 +102,12 @@ export function warmWorkers(url: URL, workers: number): void {
   for (const thread of threads) {
     thread.unref();
     thread.on("error", () => {}); // then it exits, and is not there to be taken
-    thread.on("exit", () => warm.set(url.href, (warm.get(url.href) ?? []).filter((other) => other !== thread)));
+    thread.on("exit", () =>
+      warm.set(
+        url.href,
+        (warm.get(url.href) ?? []).filter((other) => other !== thread),
+      ),
+    );
   }
   warm.set(url.href, [...(warm.get(url.href) ?? []), ...threads]);
 }

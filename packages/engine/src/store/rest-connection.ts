@@ -7,7 +7,9 @@
  * Certificates are always verified; no option and no environment variable switches that off.
  */
 
+import type * as Http from "node:http";
 import type { Agent as HttpAgent, ClientRequest, IncomingHttpHeaders, IncomingMessage, RequestOptions } from "node:http";
+import type * as Https from "node:https";
 import type { Agent as HttpsAgent } from "node:https";
 import { urlToHttpOptions } from "node:url";
 import { cancelledBy, throwIfCancelled } from "@granary/base/cancel";
@@ -18,7 +20,7 @@ import "../errors.ts";
 import { systemCodeOf } from "./system-error.ts";
 
 /** Node's HTTP, loaded when it is needed: an import would cost every command 30 ms, since it brings WebSocket and fetch along. */
-function loadHttp(): { readonly http: typeof import("node:http"); readonly https: typeof import("node:https") } {
+function loadHttp(): { readonly http: typeof Http; readonly https: typeof Https } {
   return { http: process.getBuiltinModule("node:http"), https: process.getBuiltinModule("node:https") };
 }
 
