@@ -25,6 +25,8 @@ export interface CrewOptions {
   readonly rules: RestoreRules;
   /** 1 or more; default: one a processor, at most 8, and for a remote store as many as it takes calls at once. */
   readonly workers?: number;
+  /** What the plan may take of memory. */
+  readonly planBytes: number;
   readonly onTrouble: (trouble: RestoreTrouble) => void;
   readonly signal?: AbortSignal;
 }
@@ -33,7 +35,7 @@ export interface CrewOptions {
 const closePatienceMs = 5000;
 
 export class Crew {
-  readonly table: EntryTable = EntryTable.create();
+  readonly table: EntryTable;
   readonly state: SharedState = new SharedState();
   readonly counters: Counters;
   readonly #options: CrewOptions;
@@ -50,6 +52,7 @@ export class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     const { source, rules, signal } = options;
+    this.table = EntryTable.create(options.planBytes / 2);
     const isRemote = source.store.pathOf === undefined;
     const workers = options.workers ?? Math.max(Math.min(8, availableParallelism()), isRemote ? Math.min(8, source.store.concurrency) : 0);
     this.counters = Counters.create(workers + 1);

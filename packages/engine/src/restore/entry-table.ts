@@ -131,12 +131,13 @@ export class EntryTable {
     this.#newPieces = new SpanAllocator(this.#pieces, { words, word: pieceCount }, { unitBytes: pieceBytes, chunk: 512 });
   }
 
-  static create(): EntryTable {
+  /** @param maxBytes what each of entries, names and pieces may take */
+  static create(maxBytes: number): EntryTable {
     return new EntryTable({
       control: new SharedArrayBuffer(64),
-      entries: GrowingMemory.create().shared,
-      names: GrowingMemory.create().shared,
-      pieces: GrowingMemory.create().shared,
+      entries: GrowingMemory.create(maxBytes).shared,
+      names: GrowingMemory.create(maxBytes).shared,
+      pieces: GrowingMemory.create(maxBytes).shared,
     });
   }
 

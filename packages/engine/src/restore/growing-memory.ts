@@ -19,9 +19,14 @@ export class GrowingMemory {
     this.shared = shared;
   }
 
-  /** Reserves {@link largestMemoryBytes}, or less where the system refuses that much address space. */
-  static create(): GrowingMemory {
-    for (let bytes = largestMemoryBytes; bytes >= growStepBytes; bytes /= 2) {
+  /**
+   * Reserves address space, less than asked where the system refuses so much.
+   *
+   * @param maxBytes at least 1 MiB; at most {@link largestMemoryBytes} is taken
+   */
+  static create(maxBytes: number): GrowingMemory {
+    const steps = Math.ceil(Math.min(maxBytes, largestMemoryBytes) / growStepBytes);
+    for (let bytes = steps * growStepBytes; bytes >= growStepBytes; bytes /= 2) {
       try {
         return new GrowingMemory(new SharedArrayBuffer(0, { maxByteLength: bytes }));
       } catch {

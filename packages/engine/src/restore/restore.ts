@@ -45,6 +45,11 @@ export interface RestoreOptions {
   readonly verify?: boolean;
   /** Worker threads; default: see crew.ts. */
   readonly workers?: number;
+  /**
+   * What the plan may take of memory, about; a snapshot that needs more is refused. Default: half of what this process may still get, and
+   * at least 1 GiB. About 150 bytes a file are needed.
+   */
+  readonly planBytes?: number;
   /** Plan only. */
   readonly dryRun?: boolean;
   readonly clock?: Clock;
@@ -124,6 +129,7 @@ export interface RestorePlan extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+const leastPlanBytes = 2 ** 30;
 const entriesPerTask = 512;
 const progressMs = 100;
 
@@ -208,6 +214,7 @@ class Plan implements RestorePlan {
         verify: options.verify === true,
       },
       ...(options.workers === undefined ? {} : { workers: options.workers }),
+      planBytes: options.planBytes ?? Math.max(leastPlanBytes, process.availableMemory() / 2),
       onTrouble: (trouble) => this.#report(trouble),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
@@ -243,7 +250,7 @@ class Plan implements RestorePlan {
     await this.#phase("write", [...spread("make", toMake), ...this.#batches]);
     await this.#phase("finish", spread("link", toLink));
     await this.#phase("finish", spread("remove", toRemove));
-    for (const level of toFinish) await this.#phase("finish", spread("finish", level));
+    for (const stage of joinStages(toFinish)) await this.#phase("finish", spread("finish", stage));
     if (this.#options.verify === true) await this.#phase("verify", spread("verify", this.#finishedFiles()));
     this.#reportRefusals();
     return this.describe(this.#clock.monotonicMs() - startedAt);
@@ -403,6 +410,17 @@ const typeNames: Partial<Readonly<Record<Kind, PlannedEntry["type"]>>> = {
   [kind.symlink]: "symlink",
   [kind.extra]: "extra",
 };
+
+/** Joins levels that are small enough together for one task, which keeps their order; between others, all workers wait for each other. */
+function joinStages(levels: readonly (readonly number[])[]): number[][] {
+  const stages: number[][] = [];
+  for (const level of levels) {
+    const last = stages.at(-1);
+    if (last !== undefined && last.length + level.length <= entriesPerTask) last.push(...level);
+    else stages.push([...level]);
+  }
+  return stages;
+}
 
 /** Cuts a list of entries into tasks. */
 function spread(step: EntriesTask["kind"], entries: readonly number[]): EntriesTask[] {
