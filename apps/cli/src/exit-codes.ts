@@ -44,7 +44,7 @@ export const exitCodeTable: readonly ExitCodeEntry[] = [
     meaning: "Interrupted, by Ctrl-C or a signal. What was stored stays and is used by the next run.",
     kinds: ["cancelled"],
   },
-  { exitCode: 141, meaning: "Whoever read the output has stopped reading, as `| head` does.", codes: ["OutputClosed"] },
+  { exitCode: 141, meaning: "Whoever read the output has stopped reading, as `head` does.", codes: ["OutputClosed"] },
 ];
 
 const fallbackExitCode = 1;

@@ -118,8 +118,8 @@ Where the repository is and what opens it need not be repeated:
 Variables of restic are understood too (RESTIC_REPOSITORY, RESTIC_PASSWORD…); those of granary come first.
 A password is never an argument. Exit codes and JSON: docs/granary-repo.md.`;
 
-/** Builds the whole program. */
-export function createProgram(): Command {
+/** Builds the whole program. @param writeOut takes help; standard output when absent */
+export function createProgram(writeOut?: (text: string) => void): Command {
   const program = new Command("granary")
     .description("Backs up into repositories of restic's format, and restores from them.")
     .version(version, "-V, --version", "print the version")
@@ -127,7 +127,7 @@ export function createProgram(): Command {
     .enablePositionalOptions()
     .configureHelp({ sortSubcommands: false })
     .exitOverride()
-    .configureOutput({ outputError: () => {} }); // runProgram tells
+    .configureOutput({ outputError: () => {}, ...(writeOut && { writeOut }) }); // runProgram tells of errors
   addEntry(program, {
     name: "start",
     summary: "Back a folder up, restore it beside, compare: a demonstration on your own data",

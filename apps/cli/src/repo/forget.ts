@@ -47,9 +47,6 @@ interface ForgetFlags extends FilterFlags, PruneFlags {
   readonly unsafeAllowRemoveAll?: boolean;
 }
 
-/** A snapshot with the zone that its days and weeks are counted in. */
-type Subject = StoredSnapshot & { readonly timeOffsetMinutes: number };
-
 /** `granary repo forget` */
 export function configureForget(command: Command): void {
   command
@@ -104,7 +101,7 @@ async function forget(run: Run, names: readonly string[], flags: ForgetFlags): P
     prepare: (opened, stop) => chooseSnapshots(run, opened, { names, filter, signal: stop }),
   });
   const { repository, signal } = session;
-  const snapshots = session.prepared.map(withOffset);
+  const snapshots = session.prepared;
   const plan =
     names.length > 0
       ? planForgetOf(snapshots)
@@ -155,13 +152,7 @@ function readPolicy(flags: ForgetFlags): KeepPolicy {
   };
 }
 
-/** Days and weeks are those of this machine's clock, unless the snapshot says another. */
-function withOffset(snapshot: StoredSnapshot): Subject {
-  const at = Temporal.Instant.fromEpochNanoseconds(snapshot.timeNs).toZonedDateTimeISO(Temporal.Now.timeZoneId());
-  return { timeOffsetMinutes: Math.round(at.offsetNanoseconds / 60_000_000_000), ...snapshot };
-}
-
-function sayPlan(run: Run, plan: ForgetPlan<Subject>, isCompact: boolean): void {
+function sayPlan(run: Run, plan: ForgetPlan<StoredSnapshot>, isCompact: boolean): void {
   const { output } = run;
   if (plan.policy !== "") output.say(`Applying policy: ${plan.policy}`);
   for (const group of plan.groups) {
@@ -178,7 +169,7 @@ function sayPlan(run: Run, plan: ForgetPlan<Subject>, isCompact: boolean): void 
   }
 }
 
-function describeGroup({ host, paths, tags }: ForgetGroup<Subject>): string {
+function describeGroup({ host, paths, tags }: ForgetGroup<StoredSnapshot>): string {
   const parts = [
     ...(host === "" ? [] : [`host [${host}]`]),
     ...(tags === null ? [] : [`tags [${tags.join(", ")}]`]),
@@ -188,8 +179,8 @@ function describeGroup({ host, paths, tags }: ForgetGroup<Subject>): string {
 }
 
 /** restic's shape of a group. */
-function renderGroup({ host, paths, tags, keep, remove, reasons }: ForgetGroup<Subject>): string {
-  const list = (snapshots: readonly Subject[]): string =>
+function renderGroup({ host, paths, tags, keep, remove, reasons }: ForgetGroup<StoredSnapshot>): string {
+  const list = (snapshots: readonly StoredSnapshot[]): string =>
     snapshots.length === 0 ? "null" : `[${snapshots.map(renderSnapshotJson).join(",")}]`;
   const because = reasons.map(
     ({ snapshot, matches, counters }) =>

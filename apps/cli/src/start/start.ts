@@ -4,7 +4,8 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
@@ -79,7 +80,7 @@ async function demonstrate(run: Run, argument: string | undefined, isKeeping: bo
   output.say(`granary ${version}\n  folder      ${showArgument(folder)}`);
   output.say(`  repository  ${home.repository}${isNew ? ", created now" : ""} (password in ${home.passwordFile})\n`);
   const address: RepositoryAddress = { location: home.repository, password: { file: home.passwordFile }, keyHint: undefined };
-  rmSync(home.restored, { recursive: true, force: true });
+  await rm(home.restored, { recursive: true, force: true });
   try {
     await using session = await openForBackup(run, address, folder);
     const backup = await backUp(run, session, { folder, home });
@@ -94,7 +95,7 @@ async function demonstrate(run: Run, argument: string | undefined, isKeeping: bo
     if (output.isJson) output.printJson(renderJson({ folder, home, isNew, backup, restore, found, stored }));
     if (found.counts.differences > 0) throw differs(found, backup);
   } finally {
-    if (!isKeeping) rmSync(home.restored, { recursive: true, force: true });
+    if (!isKeeping) await rm(home.restored, { recursive: true, force: true });
   }
 }
 
