@@ -252,6 +252,7 @@ function describe(options: BackupOptions, outcome: Outcome): Snapshot {
   };
   return {
     timeNs: options.timeNs ?? backupStartNs,
+    timeOffsetMinutes: -new Date(Number((options.timeNs ?? backupStartNs) / nsPerMs)).getTimezoneOffset(),
     parent: options.parent?.id ?? null,
     tree: blobIdOf(outcome.tree),
     paths: outcome.paths.map((path) => findUtf8(path) ?? toUtf8OrEscaped(path)),

@@ -111,6 +111,7 @@ const targets: readonly { readonly name: string; readonly valid: Uint8Array; rea
     name: "parseSnapshot()",
     valid: encodeSnapshot({
       timeNs: 1n,
+      timeOffsetMinutes: 60,
       parent: parseSnapshotId(hex),
       tree: parseBlobId(hex),
       paths: ["/a", "\u00fc"],

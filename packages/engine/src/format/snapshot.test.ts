@@ -38,6 +38,7 @@ const anySummary: fc.Arbitrary<SnapshotSummary> = fc.record(
 const anySnapshot: fc.Arbitrary<Snapshot> = fc.record(
   {
     timeNs: anyTimeNs,
+    timeOffsetMinutes: fc.integer({ min: -1439, max: 1439 }),
     parent: fc.option(anyId.map(parseSnapshotId)),
     tree: anyId.map(parseBlobId),
     paths: fc.array(anyText),
@@ -62,6 +63,7 @@ test("parseSnapshot() gives back any snapshot that encodeSnapshot() wrote", () =
 test("encodeSnapshot() leaves out what is empty and keeps restic's order", () => {
   const snapshot: Snapshot = {
     timeNs: 1_767_323_045_678_901_234n,
+    timeOffsetMinutes: 0,
     parent: null,
     tree,
     paths: ["/a<b>"],

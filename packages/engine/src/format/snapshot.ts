@@ -24,7 +24,7 @@ import {
   wrongField,
 } from "./json-record.ts";
 import { RecordWriter } from "./record-writer.ts";
-import { formatTimeNs } from "./time.ts";
+import { formatTimeNs, offsetMinutesOf } from "./time.ts";
 
 /** Fields that this program does not know: name to JSON text. */
 export type UnknownFields = ReadonlyMap<string, string>;
@@ -51,6 +51,8 @@ export interface SnapshotSummary {
 export interface Snapshot {
   /** Nanoseconds since 1970. */
   readonly timeNs: bigint;
+  /** What the clock that gave the time is ahead of UTC, from -1439 to 1439: retention counts days by that clock, as restic does. */
+  readonly timeOffsetMinutes: number;
   /** The snapshot that unchanged files were compared with. */
   readonly parent: SnapshotId | null;
   readonly tree: BlobId;
@@ -107,7 +109,7 @@ const ZERO_TIME_NS = -62_135_596_800_000_000_000n;
 /** The JSON of a snapshot file; the caller owns it. */
 export function encodeSnapshot(snapshot: Snapshot): Buffer {
   const writer = new RecordWriter()
-    .addText("time", formatTimeNs(snapshot.timeNs))
+    .addText("time", formatTimeNs(snapshot.timeNs, snapshot.timeOffsetMinutes))
     .addTextIfAny("parent", snapshot.parent)
     .addText("tree", snapshot.tree)
     .addTexts("paths", snapshot.paths)
@@ -139,6 +141,7 @@ export function parseSnapshot(bytes: Uint8Array, id: SnapshotId): Snapshot {
   const summary = findRecordField(record, "summary");
   return {
     timeNs: readTimeField(record, "time"),
+    timeOffsetMinutes: offsetMinutesOf(readTextField(record, "time")),
     parent: findSnapshotId(record, "parent"),
     tree: parseBlobId(tree),
     paths: readTextsField(record, "paths"),

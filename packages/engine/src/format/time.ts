@@ -68,10 +68,24 @@ function writeFraction(target: Uint8Array, at: number, nanos: number): number {
   return last + 1;
 }
 
-/** The text of an instant in nanoseconds since 1970. */
-export function formatTimeNs(timeNs: bigint): string {
+/**
+ * The text of an instant in nanoseconds since 1970.
+ *
+ * @param offsetMinutes what the clock that shows it is ahead of UTC, from -1439 to 1439
+ */
+export function formatTimeNs(timeNs: bigint, offsetMinutes = 0): string {
   const { seconds, nanos } = splitTimeNs(timeNs);
-  return formatTime(seconds, nanos);
+  const text = formatTime(seconds + offsetMinutes * 60, nanos);
+  if (offsetMinutes === 0) return text;
+  const ahead = Math.abs(offsetMinutes);
+  const offset = `${TWO_DIGITS[Math.floor(ahead / 60)] ?? ""}:${TWO_DIGITS[ahead % 60] ?? ""}`;
+  return `${text.slice(0, -1)}${offsetMinutes < 0 ? "-" : "+"}${offset}`;
+}
+
+/** What the clock that wrote an RFC 3339 text was ahead of UTC, in minutes; 0 when the text says nothing of it. */
+export function offsetMinutesOf(text: string): number {
+  const [, sign, hours, minutes] = /([+-])(\d\d):(\d\d)$/.exec(text) ?? [];
+  return sign === undefined ? 0 : (sign === "-" ? -1 : 1) * (Number(hours) * 60 + Number(minutes)) || 0;
 }
 
 /** Whole seconds, rounded down, and the nanoseconds above them. */

@@ -279,7 +279,7 @@ class Copying implements AsyncDisposable {
     const original = snapshot.original ?? snapshot.id;
     // the parent is a snapshot of the source, and means nothing in the target
     const change = { parent: null, original };
-    const json = await rewriteSnapshot(this.#source, snapshot, { change, ...(signal && { signal }) });
+    const json = rewriteSnapshot(snapshot, change);
     const copyId = await saveFile(this.#target, { kind: "snapshot", json }, signal);
     this.#saved.set(snapshot.id, copyId);
     this.#remember({ ...snapshot, ...change, id: copyId });

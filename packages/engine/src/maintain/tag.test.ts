@@ -12,7 +12,6 @@ import { createFaultyStore } from "../store/faulty.ts";
 import { planForget, planForgetOf, runForget } from "./forget.ts";
 import { emptyPolicy } from "./keep-policy.ts";
 import { ResticRunner } from "./restic-runner.ts";
-import { loadTimeOffsets } from "./snapshot-rewrite.ts";
 import { applyChange, changeTags, type TagChange, type TagEvent } from "./tag.ts";
 
 const tree = parseBlobId("7e".repeat(32));
@@ -138,7 +137,7 @@ test("a forget run leaves what restic's dry run says it would keep, by the clock
     await saveJson(repository, { time, tree: backedUp?.tree, paths: backedUp?.paths, hostname: backedUp?.hostname });
   }
   const [group] = JSON.parse(restic.run("forget", "--dry-run", "--json", "--keep-daily", "2")) as { keep: { id: string }[] }[]; // restic's JSON
-  const subjects = await loadTimeOffsets(repository, await loadSnapshots(repository));
+  const subjects = await loadSnapshots(repository);
   assert.deepEqual(subjects.map(({ timeOffsetMinutes }) => timeOffsetMinutes).slice(0, 5), [0, 120, 0, 120, -420]);
   const plan = planForget(
     subjects,
@@ -155,7 +154,7 @@ test("a forget run leaves what restic's dry run says it would keep, by the clock
   const left = JSON.parse(restic.read("snapshots", "--json")) as { id: string }[]; // restic's JSON
   assert.deepEqual(left.map(({ id }) => id).sort(), group?.keep.map(({ id }) => id).sort());
   assert.match(restic.run("check"), /no errors were found/);
-  const rest = await loadTimeOffsets(repository, await loadSnapshots(repository));
+  const rest = await loadSnapshots(repository);
   assert.equal((await runForget(repository.store, planForgetOf(rest.slice(0, 1)))).removed.length, 1);
   assert.equal((await loadSnapshots(repository)).length, rest.length - 1);
 });

@@ -84,7 +84,7 @@ async function replaceSnapshot(
   );
   let newId = successor?.id;
   if (newId === undefined) {
-    const json = await rewriteSnapshot(access, snapshot, { change: { tags, original }, ...(signal && { signal }) });
+    const json = rewriteSnapshot(snapshot, { tags, original });
     newId = await saveFile(access, { kind: "snapshot", json }, signal);
   }
   await removeSnapshot(access, snapshot.id, signal);

@@ -21,6 +21,7 @@ import {
 function make(seconds: number, more: Partial<Snapshot> = {}): Snapshot {
   return {
     timeNs: BigInt(seconds) * 1_000_000_000n,
+    timeOffsetMinutes: 0,
     parent: null,
     tree: parseBlobId(createHash("sha256").update(String(seconds)).digest("hex")),
     paths: ["/home"],
