@@ -35,26 +35,31 @@ const anySummary: fc.Arbitrary<SnapshotSummary> = fc.record(
   plain,
 );
 
-const anySnapshot: fc.Arbitrary<Snapshot> = fc.record(
-  {
-    timeNs: anyTimeNs,
-    timeOffsetMinutes: fc.integer({ min: -1439, max: 1439 }),
-    parent: fc.option(anyId.map(parseSnapshotId)),
-    tree: anyId.map(parseBlobId),
-    paths: fc.array(anyText),
-    hostname: anyText,
-    username: anyText,
-    uid: fc.nat(2 ** 32 - 1),
-    gid: fc.nat(2 ** 32 - 1),
-    excludes: fc.array(anyText),
-    tags: fc.array(anyText),
-    original: fc.option(anyId.map(parseSnapshotId)),
-    programVersion: anyText,
-    summary: fc.option(anySummary),
-    unknown: anyUnknown,
-  },
-  plain,
-);
+// Within a day of the years 0 and 9999 a shift of the clock meets the ends of what RFC 3339 can say.
+const isNearEnd = (timeNs: bigint): boolean => timeNs < -62_167_000_000_000_000_000n || timeNs > 253_402_000_000_000_000_000n;
+
+const anySnapshot: fc.Arbitrary<Snapshot> = fc
+  .record<Snapshot>(
+    {
+      timeNs: anyTimeNs,
+      timeOffsetMinutes: fc.integer({ min: -1439, max: 1439 }),
+      parent: fc.option(anyId.map(parseSnapshotId)),
+      tree: anyId.map(parseBlobId),
+      paths: fc.array(anyText),
+      hostname: anyText,
+      username: anyText,
+      uid: fc.nat(2 ** 32 - 1),
+      gid: fc.nat(2 ** 32 - 1),
+      excludes: fc.array(anyText),
+      tags: fc.array(anyText),
+      original: fc.option(anyId.map(parseSnapshotId)),
+      programVersion: anyText,
+      summary: fc.option(anySummary),
+      unknown: anyUnknown,
+    },
+    plain,
+  )
+  .map((snapshot) => (isNearEnd(snapshot.timeNs) ? { ...snapshot, timeOffsetMinutes: 0 } : snapshot));
 
 test("parseSnapshot() gives back any snapshot that encodeSnapshot() wrote", () => {
   fc.assert(fc.property(anySnapshot, (snapshot) => assert.deepEqual(parseSnapshot(encodeSnapshot(snapshot), id), snapshot)));
@@ -93,7 +98,7 @@ test("parseSnapshot() keeps fields that it does not know, and reads null as abse
   const again = encodeSnapshot({ ...snapshot, tags: ["new"] }).toString();
   assert.equal(
     again,
-    `{"time":"2026-01-02T01:04:05Z","tree":"${tree}","paths":[],"tags":["new"],"summary":{"backup_start":"0001-01-01T00:00:00Z","backup_end":"0001-01-01T00:00:00Z","files_new":3,"files_changed":0,"files_unmodified":0,"dirs_new":0,"dirs_changed":0,"dirs_unmodified":0,"data_blobs":0,"tree_blobs":0,"data_added":0,"data_added_packed":0,"total_files_processed":0,"total_bytes_processed":0,"y":9007199254740993},"x":[1, 2]}`,
+    `{"time":"2026-01-02T03:04:05+02:00","tree":"${tree}","paths":[],"tags":["new"],"summary":{"backup_start":"0001-01-01T00:00:00Z","backup_end":"0001-01-01T00:00:00Z","files_new":3,"files_changed":0,"files_unmodified":0,"dirs_new":0,"dirs_changed":0,"dirs_unmodified":0,"data_blobs":0,"tree_blobs":0,"data_added":0,"data_added_packed":0,"total_files_processed":0,"total_bytes_processed":0,"y":9007199254740993},"x":[1, 2]}`,
   );
 });
 

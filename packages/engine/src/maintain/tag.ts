@@ -84,6 +84,7 @@ async function replaceSnapshot(
   );
   let newId = successor?.id;
   if (newId === undefined) {
+    await access.store.stat({ kind: "snapshot", name: snapshot.id }, signal); // one that somebody forgot must not come back
     const json = rewriteSnapshot(snapshot, { tags, original });
     newId = await saveFile(access, { kind: "snapshot", json }, signal);
   }
