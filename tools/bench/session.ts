@@ -11,7 +11,7 @@ import type { Dataset } from "./datasets.ts";
 import { addUsages, type Command, runMeasured } from "./measured-run.ts";
 import type { Place, Program } from "./programs.ts";
 import { type Prove, proveCount, proveOurs, proveRestore } from "./proofs.ts";
-import { countTree, removeTree } from "./tree-compare.ts";
+import { countTree, readTree, removeTree } from "./tree-compare.ts";
 import { type DatasetKey, isFor, type Operation, operations, type ProgramName, type Sample, type Usage } from "./vocabulary.ts";
 
 /** What a session is to measure, and whom it tells. */
@@ -133,6 +133,7 @@ async function measureOne(
   const snapshots = needed.filter((done) => backups.includes(done)).length;
   if (operation === "prune" && snapshots > 1) proveCount(program, place, { expected: snapshots, prove });
 
+  if (operation !== "first-backup" && !isPart) readTree(place.repository); // how it was written must not decide how it is read
   spawnSync("sync");
   const usage = await runAll(program.commands(operation, place), home);
 
