@@ -5,7 +5,7 @@
 import { Failure } from "@granary/base/errors";
 import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
-import { bytesOfId, type IndexId, parsePackId } from "../format/ids.ts";
+import type { IndexId } from "../format/ids.ts";
 import { encodeIndex, INDEX_ENTRY_BYTES, INDEX_TARGET_BLOBS, type IndexPack, writeIndexEntry } from "../format/index-file.ts";
 import { releaseMemory } from "../native/memory.ts";
 import { type FileAccess, saveFile } from "../repository/files.ts";
@@ -21,8 +21,6 @@ export interface RewriteOptions {
   readonly drop: ReadonlySet<number>;
   /** Packs that no index file lists yet. */
   readonly add: readonly number[];
-  /** Replaces these index files whatever they list; damaged ones stay otherwise. */
-  readonly replace?: (index: SurveyedIndex) => boolean;
   /** Takes an old index file away, once what it lists is in a new one. Removes it when absent. */
   readonly retire?: (id: IndexId) => Promise<void>;
   /** Told of each new index file that is durable; must not throw. */
@@ -30,80 +28,116 @@ export interface RewriteOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How many index files came and went. */
+export interface RewriteReport {
+  readonly written: number;
+  readonly retired: number;
+}
+
 /**
  * Makes the index files list what they should, and the survey with them.
  *
  * @param survey whose places of blobs are those to be written
- * @returns how many index files were written and taken away
  * @throws StoreFull, StoreDenied, StoreUnavailable; Cancelled. Whatever was thrown, running it again from a new survey completes it
  */
-export async function rewriteIndexes(
-  access: FileAccess,
-  survey: IndexSurvey,
-  options: RewriteOptions,
-): Promise<{ readonly written: number; readonly retired: number }> {
-  const { drop, add, signal } = options;
+export async function rewriteIndexes(access: FileAccess, survey: IndexSurvey, options: RewriteOptions): Promise<RewriteReport> {
+  const { drop, add } = options;
   const old = chooseIndexes(survey.indexes, options);
   const kept = survey.indexes.filter((index) => !old.has(index));
   const listed = new Set(kept.flatMap(({ packs }) => packs));
   const packs = [...new Set([...old].flatMap((index) => index.packs).concat(add))].filter((pack) => !drop.has(pack) && !listed.has(pack));
-  const limit = { limit: 2, ...(signal && { signal }) };
-  const written: SurveyedIndex[] = [];
-  const save = async (chunk: Chunk, stop: AbortSignal): Promise<SurveyedIndex> => {
-    const json = encodeIndex(chunk.contents);
-    const id = await saveFile(access, { kind: "index", json }, stop);
-    releaseMemory(json);
-    options.onSaved?.(id);
-    return { id, packs: chunk.packs, blobs: chunk.blobs };
-  };
-  for await (const index of mapOrdered(collectChunks(survey, packs), limit, save)) written.push(index);
-  const isWritten = new Set(written.map(({ id }) => id));
-  const retire = options.retire ?? ((id: IndexId): Promise<void> => access.store.remove({ kind: "index", name: id }, signal));
-  // The very same content sealed twice has two names, so this can only be a file that was there before; then it is not old.
-  const going = [...old].filter(({ id }) => !isWritten.has(id));
-  const retiring = mapOrdered(going, { ...limit, limit: access.store.concurrency }, async ({ id }) => {
-    await retire(id);
-    return 1;
-  });
-  let retired = 0;
-  for await (const count of retiring) retired += count;
-  survey.indexes.splice(0, survey.indexes.length, ...kept, ...written);
+  const written = await writeIndexFiles(access, listContents(survey, packs), options);
+  const numberOf = (packId: Uint8Array): number => survey.addPack(packId);
+  survey.indexes.splice(0, survey.indexes.length, ...kept);
+  for (const { id, packIds, blobs } of written) survey.indexes.push({ id, packs: packIds.map(numberOf), blobs });
+  const retired = await retireIndexFiles(
+    access,
+    Array.from(old, ({ id }) => id),
+    options,
+  );
   return { written: written.length, retired };
 }
 
 /** The index files to replace: those that list what must go, and small ones with them. */
-function chooseIndexes(indexes: readonly SurveyedIndex[], { drop, add, replace }: RewriteOptions): Set<SurveyedIndex> {
-  const old = new Set(indexes.filter((index) => replace?.(index) === true || index.packs.some((pack) => drop.has(pack))));
+function chooseIndexes(indexes: readonly SurveyedIndex[], { drop, add }: RewriteOptions): Set<SurveyedIndex> {
+  const old = new Set(indexes.filter((index) => index.packs.some((pack) => drop.has(pack))));
   if (old.size === 0 && add.length === 0) return old;
   const small = indexes.filter((index) => index.failure === undefined && index.blobs < fewBlobs);
   if (small.length > 1) for (const index of small) old.add(index);
   return old;
 }
 
-interface Chunk {
-  readonly contents: readonly IndexPack[];
-  readonly packs: readonly number[];
+/** An index file that is durable. */
+interface WrittenIndex {
+  readonly id: IndexId;
+  readonly packIds: readonly Uint8Array[];
   readonly blobs: number;
 }
 
-/** The contents of new index files. */
-function* collectChunks(survey: IndexSurvey, packs: readonly number[]): Generator<Chunk> {
-  let chunk: { contents: IndexPack[]; packs: number[]; blobs: number } = { contents: [], packs: [], blobs: 0 };
+/** Writes index files that list these packs, each as full as it should be. @returns once they are durable */
+export async function writeIndexFiles(
+  access: FileAccess,
+  packs: Iterable<IndexPack>,
+  options: Pick<RewriteOptions, "onSaved" | "signal">,
+): Promise<readonly WrittenIndex[]> {
+  const { onSaved, signal } = options;
+  const written: WrittenIndex[] = [];
+  const save = async (contents: readonly IndexPack[], stop: AbortSignal): Promise<WrittenIndex> => {
+    const json = encodeIndex(contents);
+    const id = await saveFile(access, { kind: "index", json }, stop);
+    releaseMemory(json);
+    onSaved?.(id);
+    return { id, packIds: contents.map(({ packId }) => packId), blobs: contents.reduce((sum, pack) => sum + countEntries(pack), 0) };
+  };
+  for await (const index of mapOrdered(splitFull(packs), { limit: 2, ...(signal && { signal }) }, save)) written.push(index);
+  return written;
+}
+
+/** Takes index files away whose contents are in others that are durable. @returns how many */
+export async function retireIndexFiles(
+  access: FileAccess,
+  ids: readonly IndexId[],
+  options: Pick<RewriteOptions, "retire" | "signal">,
+): Promise<number> {
+  const { signal } = options;
+  const retire = options.retire ?? ((id: IndexId): Promise<void> => access.store.remove({ kind: "index", name: id }, signal));
+  const retiring = mapOrdered(ids, { limit: access.store.concurrency, ...(signal && { signal }) }, async (id) => {
+    await retire(id);
+    return 1;
+  });
+  let retired = 0;
+  for await (const count of retiring) retired += count;
+  return retired;
+}
+
+function countEntries({ entries }: IndexPack): number {
+  return entries.length / INDEX_ENTRY_BYTES;
+}
+
+function* splitFull(packs: Iterable<IndexPack>): Generator<readonly IndexPack[]> {
+  let contents: IndexPack[] = [];
+  let blobs = 0;
+  for (const pack of packs) {
+    contents.push(pack);
+    blobs += countEntries(pack);
+    if (blobs < INDEX_TARGET_BLOBS) continue;
+    yield contents;
+    contents = [];
+    blobs = 0;
+  }
+  if (contents.length > 0) yield contents;
+}
+
+/** What index files say of these packs of a survey: all copies of blobs that are in them. */
+export function* listContents(survey: IndexSurvey, packs: readonly number[]): Generator<IndexPack> {
   for (const group of groupPacks(survey, packs)) {
     for (const [pack, words] of survey.collectBlobs(group)) {
       const { blobs } = survey.packs[pack] ?? { blobs: 0 };
       if (words.length !== blobs * BLOB_WORDS)
         throw new Failure("Bug", `Pack "${survey.packIdOf(pack)}" has fewer blobs than were counted`);
-      const entries = packEntries(survey, words);
-      chunk.contents.push({ packId: bytesOfId(parsePackId(survey.packIdOf(pack))), entries });
-      chunk.packs.push(pack);
-      chunk.blobs += blobs;
-      if (chunk.blobs < INDEX_TARGET_BLOBS) continue;
-      yield chunk;
-      chunk = { contents: [], packs: [], blobs: 0 };
+      yield { packId: Uint8Array.from(survey.data.packId(pack)), entries: packEntries(survey, words) };
     }
   }
-  if (chunk.packs.length > 0) yield chunk;
 }
 
 function* groupPacks(survey: IndexSurvey, packs: readonly number[]): Generator<number[]> {

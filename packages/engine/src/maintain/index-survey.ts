@@ -7,9 +7,9 @@
  * Memory: about 57 bytes a blob, some 200 more for each further copy, about 250 a pack. The tables are shared with workers through `handle`.
  */
 import { Failure } from "@granary/base/errors";
-import { hexOf, type IndexId } from "../format/ids.ts";
+import { hexOf, type IndexId, parsePackId } from "../format/ids.ts";
 import type { IndexBlob } from "../format/index-file.ts";
-import { HEADER_LENGTH_BYTES, headerEntryBytes, SEAL_BYTES } from "../format/pack.ts";
+import { HEADER_LENGTH_BYTES, headerEntryBytes, parseHeader, SEAL_BYTES } from "../format/pack.ts";
 import { BlobIndex, type BlobIndexHandle, type BlobPlace } from "../repository/blob-index.ts";
 import type { FileAccess } from "../repository/files.ts";
 import { type AllIndexesVisitor, type LoadIndexOptions, scanAllIndexes } from "../repository/index-load.ts";
@@ -142,6 +142,28 @@ export class IndexSurvey implements AllIndexesVisitor {
     this.#numbers.set(name, number);
     this.packs.push({ blobs: 0, blobBytes: 0, expectedBytes: 0, hasData: false, hasTrees: false, hasUncompressed: false, fault: "" });
     return number;
+  }
+
+  /**
+   * Takes in a new pack with copies of blobs that the survey knows; they become the first copies, and where those were is forgotten.
+   *
+   * @returns its number
+   */
+  adopt(finished: { readonly id: Uint8Array; readonly sizeBytes: number; readonly header: Uint8Array }): number {
+    const { id, sizeBytes, header } = finished;
+    const pack = this.addPack(id);
+    const known = this.packs[pack];
+    if (known === undefined) throw new Failure("Bug", `Pack ${pack} was added to the survey and is not there`);
+    known.expectedBytes = sizeBytes;
+    for (const entry of parseHeader(header, { id: parsePackId(hexOf(id)), sizeBytes }).entries()) {
+      const isTree = entry.type === "tree";
+      const number = (isTree ? this.trees : this.data).find(entry.id);
+      if (number < 0) throw new Failure("Bug", `Pack "${hexOf(id)}" has a blob that the survey does not know`);
+      this.setPlace(number * 2 + (isTree ? 1 : 0), { ...entry, pack, isTree });
+      known.blobs++;
+      known.blobBytes += entry.sealedBytes;
+    }
+    return pack;
   }
 
   /** An index file begins. */

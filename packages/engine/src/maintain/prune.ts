@@ -17,8 +17,7 @@ import { throwIfCancelled } from "@granary/base/cancel";
 import { Failure } from "@granary/base/errors";
 import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
-import { hexOf, parsePackId } from "../format/ids.ts";
-import { parseHeader } from "../format/pack.ts";
+import { hexOf } from "../format/ids.ts";
 import type { FinishedPack } from "../repository/pack-builder.ts";
 import type { Repository } from "../repository/repository.ts";
 import { rewriteIndexes } from "./index-rewrite.ts";
@@ -266,21 +265,10 @@ class PruneRun {
   #takeNewPacks(batch: readonly PlannedPack[]): number[] {
     const { survey } = this.#work;
     const added: number[] = [];
-    for (const { id, sizeBytes, header } of this.#newPacks.splice(0)) {
-      const pack = survey.addPack(id);
-      added.push(pack);
-      const known = survey.packs[pack];
-      if (known === undefined) throw new Failure("Bug", `Pack ${pack} was added to the survey and is not there`);
-      known.expectedBytes = sizeBytes;
-      for (const entry of parseHeader(header, { id: parsePackId(hexOf(id)), sizeBytes }).entries()) {
-        const isTree = entry.type === "tree";
-        const number = (isTree ? survey.trees : survey.data).find(entry.id);
-        survey.setPlace(number * 2 + (isTree ? 1 : 0), { ...entry, pack, isTree });
-        known.blobs++;
-        known.blobBytes += entry.sealedBytes;
-      }
+    for (const pack of this.#newPacks.splice(0)) {
+      added.push(survey.adopt(pack));
       this.#report.packsWritten++;
-      this.#report.bytesWritten += sizeBytes;
+      this.#report.bytesWritten += pack.sizeBytes;
     }
     const needed = batch.reduce((sum, { usedBlobs }) => sum + usedBlobs, 0);
     const copied = added.reduce((sum, pack) => sum + (survey.packs[pack]?.blobs ?? 0), 0);
