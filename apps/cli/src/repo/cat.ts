@@ -3,6 +3,7 @@ import { Failure } from "@granary/base/errors";
 import {
   createTreeLoader,
   findSnapshot,
+  isId,
   listByPrefix,
   loadBlob,
   loadFile,
@@ -74,7 +75,7 @@ async function print(run: Run, kind: Kind, name: string | undefined): Promise<vo
 
 async function loadTree(run: Run, session: Session, name: string): Promise<Uint8Array> {
   const { repository, signal } = session;
-  if (/^[0-9a-f]{64}$/.test(name)) {
+  if (isId(name) && (await listByPrefix(repository.store, { kind: "snapshot", prefix: name }, signal)).length === 0) {
     await loadRunIndex(run, repository, signal);
     return loadBlob(repository, parseBlobId(name), signal);
   }
