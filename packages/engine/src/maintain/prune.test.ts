@@ -272,6 +272,15 @@ describe("prune refuses, and removes nothing, when something that is needed", ()
       damage: async ({ repository, packs }) => spoilPack(repository, packs.at(-1), 30),
     },
     {
+      name: "is below an entry that has no possible name",
+      message: /no file name/,
+      damage: async ({ repository }) => {
+        const evil = encodePlainTree({ "../evil": [content(1)], fine: [content(2)] });
+        await savePlainFile(repository, "index", { packs: [await savePlainPack(repository, [{ type: "tree", plain: evil }])] });
+        await savePlainFile(repository, "snapshot", plainSnapshot(evil, 9));
+      },
+    },
+    {
       name: "is in no index file",
       message: /no index file lists/,
       damage: async ({ repository, packs }) => {

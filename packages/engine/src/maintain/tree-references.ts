@@ -52,13 +52,19 @@ const typeOther = 3;
  * @throws TreeInvalid when it is no JSON, or not of a tree's shape; references before the fault have been visited
  */
 export function scanReferences(bytes: Uint8Array, visitor: ReferenceVisitor): void {
-  let pending: Failure | undefined; // reported before the entry is visited, or instead
+  let pending: Failure | undefined; // told of before the entry is visited, or instead
+  let last: ByteString = "";
   const begin = (name: ByteString): void => {
     visitor.entry(name);
     if (pending !== undefined) visitor.problem(pending);
     pending = undefined;
   };
   const visit = (name: ByteString, start: number): void => {
+    // When this entry is in order, what is pending is about one before it that is not visited.
+    if (name > last) {
+      last = name;
+      if (pending !== undefined) begin("");
+    }
     begin(name);
     scanNode(bytes, start, visitor);
   };
