@@ -131,7 +131,10 @@ const guidance: Readonly<Record<CheckError["kind"], { readonly level: CheckLevel
     hint: "Bring the pack back from a copy of the repository, if there is one. Else run `granary repo repair index`, back the same files up again, and run `granary repo repair snapshots` for what is still missing.",
   },
   packSize: { level: "structure", hint: "Run `granary repo repair packs` with the pack's id, which saves the blobs that are whole." },
-  packListing: { level: "structure", hint: "Run `granary repo repair index --read-all-packs`, which reads what packs hold from their own headers." },
+  packListing: {
+    level: "structure",
+    hint: "Run `granary repo repair index --read-all-packs`, which reads what packs hold from their own headers.",
+  },
   packUnreadable: { level: "content", hint: "Check the disk or the server; then run `granary repo repair packs` with the pack's id." },
   packHash: { level: "content", hint: "Run `granary repo repair packs` with the pack's id, which saves the blobs that are whole." },
   packHeader: { level: "content", hint: "Run `granary repo repair packs` with the pack's id, which saves the blobs that the index lists." },
