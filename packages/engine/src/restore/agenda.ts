@@ -28,10 +28,7 @@ export interface Agenda {
 
 /** Settles hard links, and goes through all entries. */
 export function makeAgenda(table: EntryTable): Agenda {
-  const toLink = settleLinks(
-    table,
-    [...listNeeded(table)].filter((entry) => table.hasFlag(entry, flag.hardLinked)),
-  );
+  const toLink = settleLinks(table, listWith(table, flag.hardLinked));
   const toMake: number[] = [];
   const toRemove: number[] = [];
   const levels: number[][] = [];
@@ -76,6 +73,12 @@ export function* listNeeded(table: EntryTable): Generator<number, void, void> {
   for (let entry = 1; entry < limit; entry++) {
     if (table.kindOf(entry) !== kind.none && table.hasFlag(entry, flag.needed)) yield entry;
   }
+}
+
+function listWith(table: EntryTable, wanted: number): number[] {
+  const entries: number[] = [];
+  for (const entry of listNeeded(table)) if (table.hasFlag(entry, wanted)) entries.push(entry);
+  return entries;
 }
 
 function countFile(table: EntryTable, entry: number, tally: Tally): void {

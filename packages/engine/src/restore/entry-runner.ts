@@ -18,7 +18,7 @@ import { type ContentCheck, openToRead } from "./content-check.ts";
 import { type Counters, counter } from "./counters.ts";
 import type { DirectoryHandles } from "./directory-handles.ts";
 import { action, type EntryTable, fact, flag, kind, type Kind, state } from "./entry-table.ts";
-import { describeError, isError, isFull } from "./errno-text.ts";
+import { describeError, isFull, isInTheWay } from "./errno-text.ts";
 import { type FileWriter, removeName } from "./file-writer.ts";
 import type { EntriesTask, RestoreRules, TroubleReason } from "./messages.ts";
 import type { MetadataWriter } from "./metadata.ts";
@@ -89,15 +89,8 @@ export class EntryRunner {
   }
 
   #makeSpecial(entry: number, place: Place): number {
-    const { table, rules } = this.#options;
-    if (table.actionOf(entry) === action.replace) {
-      const removed = removeName(place.directory, place.name);
-      if (removed < 0) return removed;
-    }
-    const made = this.#makeOnce(entry, place);
-    if (!isError(made, "EEXIST") || rules.overwrite === "never" || rules.overwrite === "if-newer") return made;
-    // it has come since the plan was made
-    return removeName(place.directory, place.name) < 0 ? made : this.#makeOnce(entry, place);
+    const removed = this.#options.table.actionOf(entry) === action.replace ? removeName(place.directory, place.name) : 0;
+    return removed < 0 ? removed : this.#makeOnce(entry, place);
   }
 
   #makeOnce(entry: number, place: Place): number {
@@ -122,17 +115,15 @@ export class EntryRunner {
     const from = this.#holdPlaceOf(primary);
     const to = from === undefined ? undefined : this.#placeOf(entry);
     if (from === undefined || to === undefined) return;
-    const made = this.#isSameFile(from, to) ? 0 : this.#makeLink(from, to);
+    const made = this.#isSameFile(from, to) ? 0 : this.#makeLink(entry, from, to);
     closeHandle(from.directory);
     if (made < 0) return this.#fail(entry, made);
     table.setState(entry, state.done);
     counters.add(counter.linksDone, 1);
   }
 
-  #makeLink(from: Place, to: Place): number {
-    const made = linkFile(from, to);
-    if (!isError(made, "EEXIST")) return made;
-    const removed = removeName(to.directory, to.name);
+  #makeLink(entry: number, from: Place, to: Place): number {
+    const removed = this.#options.table.hasFlag(entry, flag.occupied) ? removeName(to.directory, to.name) : 0;
     return removed < 0 ? removed : linkFile(from, to);
   }
 
@@ -214,8 +205,7 @@ export class EntryRunner {
     if (isFull(result)) {
       throw new Failure("TargetFull", `Cannot write "${path}" to the target: ${describeError(result)}`, { details: { path } });
     }
-    const isBlocked = isError(result, "ENOTEMPTY") || isError(result, "ENOTDIR") || isError(result, "EEXIST") || isError(result, "ELOOP");
-    this.#report(entry, isBlocked ? "blocked" : "target", `Cannot restore it: ${describeError(result)}`);
+    this.#report(entry, isInTheWay(result) ? "blocked" : "target", `Cannot restore it: ${describeError(result)}`);
   }
 
   #report(entry: number, reason: TroubleReason, message: string): void {

@@ -48,6 +48,8 @@ export type Action = (typeof action)[keyof typeof action];
 export const flag = {
   /** A directory that is in the target already. */
   present: 0x10000,
+  /** No directory, and something is in the target already. */
+  occupied: 0x40_0000,
   /** It is selected, or something below it is. */
   needed: 0x20000,
   /** A file with several names in the snapshot. */

@@ -19,3 +19,8 @@ export function isError(result: number, name: string): boolean {
 export function isFull(result: number): boolean {
   return isError(result, "ENOSPC") || isError(result, "EDQUOT");
 }
+
+/** Whether a result says that something else is where an entry belongs. */
+export function isInTheWay(result: number): boolean {
+  return isError(result, "EEXIST") || isError(result, "ENOTEMPTY") || isError(result, "ENOTDIR") || isError(result, "ELOOP");
+}

@@ -26,7 +26,7 @@ import { type Counters, counter } from "./counters.ts";
 import { findDataRuns } from "./data-runs.ts";
 import type { DirectoryHandles } from "./directory-handles.ts";
 import { action, type EntryTable, flag, state } from "./entry-table.ts";
-import { describeError, isError, isFull } from "./errno-text.ts";
+import { describeError, isError, isFull, isInTheWay } from "./errno-text.ts";
 import type { RestoreRules, TroubleReason } from "./messages.ts";
 import type { MetadataWriter } from "./metadata.ts";
 
@@ -107,7 +107,10 @@ export class FileWriter {
   /** Marks a file as failed, and reports it the first time. @param result a negated error number @throws TargetFull */
   #fail(entry: number, result: number): void {
     const { table, counters } = this.#options;
-    if (isFull(result)) throw this.#full(entry, result);
+    if (isFull(result)) {
+      table.setState(entry, state.failed); // others may wait for it to be opened
+      throw this.#full(entry, result);
+    }
     let before = table.stateOf(entry);
     while (before !== state.failed) {
       const seen = table.exchangeState(entry, before, state.failed);
@@ -118,7 +121,7 @@ export class FileWriter {
     table.setState(entry, state.failed); // wakes who waits
     counters.add(counter.failed, 1);
     const found = result === notRegular ? "something else is in the way" : describeError(result);
-    this.#options.onTrouble(entry, "target", `Cannot restore it: ${found}`);
+    this.#options.onTrouble(entry, isInTheWay(result) || result === notRegular ? "blocked" : "target", `Cannot restore it: ${found}`);
   }
 
   #full(entry: number, result: number): Failure {
@@ -237,7 +240,7 @@ export class FileWriter {
   }
 
   #create(entry: number, directory: number, name: string): number {
-    const { table, metadata, rules } = this.#options;
+    const { table, metadata } = this.#options;
     const isReplacing = table.actionOf(entry) === action.replace;
     if (isReplacing) {
       const removed = removeName(directory, name);
@@ -246,11 +249,8 @@ export class FileWriter {
     // pieces of a file that others write as well come after it is open: it stays private until it is finished
     const isPrivate = table.piecesLeftOf(entry) > 1 || table.hasFlag(entry, flag.damaged);
     const mode = isPrivate ? 0o600 : metadata.creationMode(entry);
-    const handle = openAt(directory, name, newFlags, mode);
-    if (!isError(handle, "EEXIST") || rules.overwrite === "never" || rules.overwrite === "if-newer") return handle;
-    // it has come since the plan was made
-    const removed = unlinkAt(directory, name);
-    return removed < 0 ? handle : openAt(directory, name, newFlags, mode);
+    // whatever has come since the plan was made stays: it may be a file of this restore, where upper and lower case are the same
+    return openAt(directory, name, newFlags, mode);
   }
 
   #openOld(directory: number, name: string): number {

@@ -505,3 +505,26 @@ test("without being root, all but owners is restored, which is told once", {
     assert.equal(statSync(join(target, "setuid")).uid, 65534);
   }
 });
+
+test("what comes into the target while the restore runs stays, and is reported", async () => {
+  using bench = await makeBench((folder) => {
+    for (const name of ["file", "link", "second"]) writeFileSync(join(folder, name), `of the snapshot ${name}`);
+    rmSync(join(folder, "link"));
+    symlinkSync("file", join(folder, "link"));
+    linkSync(join(folder, "second"), join(folder, "third"));
+  });
+  const target = bench.makeFolder("target");
+  const [snapshot] = await bench.snapshots();
+  const troubles: RestoreTrouble[] = [];
+  await using plan = await planRestore(await bench.open(), {
+    tree: Buffer.from(snapshot?.tree ?? "", "hex"),
+    target: fromUtf8(target),
+    workers: 1,
+    onTrouble: (trouble) => troubles.push(trouble),
+  });
+  for (const name of ["file", "link", "third"]) writeFileSync(join(target, name), "came later");
+  const report = await runRestore(plan);
+  assert.deepEqual(troubles.map(({ path, reason }) => `${path} ${reason}`).sort(), ["/file blocked", "/link blocked", "/third blocked"]);
+  assert.deepEqual([report.failed, report.lost], [3, 0]);
+  for (const name of ["file", "link", "third"]) assert.equal(readFileSync(join(target, name), "utf8"), "came later");
+});

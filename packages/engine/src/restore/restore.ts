@@ -375,7 +375,9 @@ class Plan implements RestorePlan {
 
   #finishedFiles(): number[] {
     const table = this.#table;
-    return [...listNeeded(table)].filter((entry) => table.kindOf(entry) === kind.file && table.stateOf(entry) === state.done);
+    const files: number[] = [];
+    for (const entry of listNeeded(table)) if (table.kindOf(entry) === kind.file && table.stateOf(entry) === state.done) files.push(entry);
+    return files;
   }
 }
 

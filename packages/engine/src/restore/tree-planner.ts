@@ -32,6 +32,8 @@ const longestName = 255;
 /** No real tree is so deep. */
 const deepest = 10_000;
 const identityBytes = 24;
+/** What is made in a folder with it gets its group. */
+const setgid = 0o2000;
 
 const kindOfType: Readonly<Record<Exclude<NodeType, "irregular">, Kind>> = {
   file: kind.file,
@@ -181,6 +183,7 @@ export class TreePlanner {
     const found = this.#find(level, node);
     if (found.action === action.block) return this.#block(level, node, found);
     const isPresent = found.action === action.refresh;
+    if (isPresent && (found.mode & setgid) !== 0) this.#options.state.addQuirk(quirk.foreignOwners);
     const isClosed = isPresent && this.#hasUser && (found.mode & 0o700) !== 0o700;
     this.#addAttributes(node);
     const entry = this.#add(level, node, {
@@ -201,7 +204,7 @@ export class TreePlanner {
     if (node.type === "dev" || node.type === "chardev") this.#facts.add(fact.device, packUint64(node.device));
     this.#addIdentity(node);
     this.#addAttributes(node);
-    const entry = this.#add(level, node, { action: found.action, flags: identityFlag(node), sizeBytes: 0, pieces: 0 });
+    const entry = this.#add(level, node, { action: found.action, flags: flagsOf(node, found), sizeBytes: 0, pieces: 0 });
     this.#need(entry);
   }
 
@@ -223,7 +226,7 @@ export class TreePlanner {
     this.#addAttributes(node);
     const isPartial = found.action === action.update;
     const pieces = isPartial ? this.#different.length : found.action === action.refresh ? 0 : blobs.length;
-    const entry = this.#add(level, node, { action: found.action, flags: identityFlag(node), sizeBytes, pieces });
+    const entry = this.#add(level, node, { action: found.action, flags: flagsOf(node, found), sizeBytes, pieces });
     this.#need(entry);
     counters.add(counter.files, 1);
     counters.add(counter.bytes, sizeBytes);
@@ -325,7 +328,7 @@ export class TreePlanner {
 
   /** What tells whether two entries are names of one file: where it was, and a hash of what it consists of. */
   #addIdentity(node: TreeNode): void {
-    if (identityFlag(node) === 0) return;
+    if (node.links <= 1) return;
     const identity = Buffer.alloc(identityBytes);
     identity.set(packUint64(node.deviceId), 0);
     identity.set(packUint64(node.inode), 8);
@@ -444,8 +447,8 @@ function findProblem(node: TreeNode): string | undefined {
   return undefined;
 }
 
-function identityFlag(node: TreeNode): number {
-  return node.links > 1 ? flag.hardLinked : 0;
+function flagsOf(node: TreeNode, found: Finding): number {
+  return (node.links > 1 ? flag.hardLinked : 0) | (found.action === action.create ? 0 : flag.occupied);
 }
 
 function packUint64(value: number | bigint): Uint8Array {
