@@ -87,7 +87,7 @@ export {
 
 // verbs: back up
 export { type BackupOptions, type BackupReport, type CutChoice, runBackup } from "./backup/backup.ts";
-export { prepareBackup } from "./backup/crew.ts";
+export { abandonBackup, prepareBackup } from "./backup/crew.ts";
 export type { BackupCounts } from "./backup/counters.ts";
 export type { BackupTrouble } from "./backup/messages.ts";
 

@@ -16,7 +16,7 @@ import type { FinishedPack } from "../repository/pack-builder.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { warmWorkers, type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
+import { endWarmWorkers, warmWorkers, type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { type BackupCounts, Counters } from "./counters.ts";
 import { Frames } from "./frames.ts";
@@ -63,11 +63,16 @@ export function prepareBackup(workers: number = defaultWorkers()): void {
   warmWorkers(workerUrl(import.meta.url, "./backup.worker.ts"), workers);
 }
 
+/** Ends the threads of a backup that was prepared and did not come about. To be awaited before the process ends. */
+export function abandonBackup(): Promise<void> {
+  return endWarmWorkers();
+}
+
 export class Crew {
   readonly #options: CrewOptions;
   readonly #pool: WorkerPool<ToWorker, CrewMessage>;
   readonly #counters: Counters;
-  readonly #hunger = new Int32Array(new SharedArrayBuffer(4));
+  readonly #hunger = new Int32Array(new SharedArrayBuffer(8));
   readonly #dataBuffers: PackBuffers;
   readonly #treeBuffers: PackBuffers;
   readonly #stopServing: (() => void)[] = [];
@@ -125,6 +130,11 @@ export class Crew {
   /** Adds a directory above the targets; the one with the id `rootFrame` is the snapshot's root. */
   addFrame(frame: Omit<Frame, "kind" | "into"> & { into?: Destination }): void {
     this.#frames.add({ kind: "frame", ...frame, into: frame.into ?? rootDestination });
+  }
+
+  /** Tells the workers that a tree in the repository was found damaged. */
+  raiseAlarm(): void {
+    Atomics.store(this.#hunger, 1, 1);
   }
 
   counts(): BackupCounts {

@@ -130,7 +130,10 @@ export interface BackupWorkerData {
   readonly dataBuffers: PackBuffersHandle;
   readonly treeBuffers: PackBuffersHandle;
   readonly counters: SharedArrayBuffer;
-  /** One word: idle workers less waiting tasks. Above 0 somebody should share; at 0 a little in reserve does no harm. */
+  /**
+   * Two words. Idle workers less waiting tasks: above 0 somebody should share; at 0 a little in reserve does no harm. And 1 as soon as a tree
+   * in the repository was found damaged: from then on others are read before they are relied upon.
+   */
   readonly hunger: SharedArrayBuffer;
   readonly packs: PackAccess;
   readonly level: number;

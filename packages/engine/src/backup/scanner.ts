@@ -288,10 +288,33 @@ export class Scanner {
       parentTree === undefined ? counter.dirsNew : this.#id.equals(parentTree) ? counter.dirsUnmodified : counter.dirsChanged,
       1,
     );
-    if (!index.claim(this.#id, 0, true)) return;
+    if (!index.claim(this.#id, 0, true) && !this.#reclaim()) return;
     counters.add(counter.treeBlobs, 1);
     counters.add(counter.dataAddedBytes, tree.length);
     counters.add(counter.dataAddedPackedBytes, trees.add(this.#id, tree));
+  }
+
+  /** Once damage is known, reads the tree `#id` that the repository has. @returns whether it must be stored anew */
+  #reclaim(): boolean {
+    const { hunger, index, reader } = this.#options;
+    const entry = index.find(this.#id, 0, true);
+    if (Atomics.load(hunger, 1) === 0 || entry < 0 || index.placeOf(entry) === undefined) return false;
+    try {
+      reader.read(this.#id);
+      return false;
+    } catch (error) {
+      if (!isFileDamage(error)) throw error;
+      this.#disown(this.#id);
+      return index.claim(this.#id, 0, true);
+    }
+  }
+
+  /** Gives up a tree that is damaged where the index says it is. */
+  #disown(id: Uint8Array): void {
+    const { hunger, index } = this.#options;
+    Atomics.store(hunger, 1, 1);
+    const entry = index.find(id, 0, true);
+    if (entry >= 0) index.disown(entry);
   }
 
   #saveEntry(level: Level, name: ByteString): void {
@@ -338,8 +361,7 @@ export class Scanner {
       return { id, nodes: new ParentNodes(Buffer.from(this.#options.reader.read(id))) };
     } catch (error) {
       // What the parent lacks is read anew from the source, and stored anew even if it comes out the same: so the backup heals it.
-      const entry = this.#options.index.find(id, 0, true);
-      if (entry >= 0 && isFileDamage(error)) this.#options.index.disown(entry);
+      if (isFileDamage(error)) this.#disown(id);
       this.#options.report({
         path,
         reason: "parent",

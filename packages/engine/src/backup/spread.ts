@@ -137,6 +137,7 @@ class Spread {
       // Everything below is read anew, and this tree is stored anew if it comes out the same.
       const entry = index.find(tree);
       if (entry >= 0) index.disown(entry);
+      this.#crew.raiseAlarm();
       const message = `A directory of the parent snapshot cannot be read, all below it is read anew: ${String(error)}`;
       this.#onTrouble({ path: "/", reason: "parent", message });
       return undefined;

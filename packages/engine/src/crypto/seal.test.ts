@@ -32,10 +32,16 @@ test("open() refuses every flipped bit of the text and the code, and any truncat
   for (let bit = 0; bit < sealed.length * 8; bit++) {
     const damaged = Buffer.from(sealed);
     damaged[bit >> 3] = (damaged[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-    assert.throws(() => sealer.open(damaged), (error) => isFailure(error, "SealBroken"));
+    assert.throws(
+      () => sealer.open(damaged),
+      (error) => isFailure(error, "SealBroken"),
+    );
   }
   for (let length = 0; length < sealed.length; length++) {
-    assert.throws(() => sealer.open(sealed.subarray(0, length)), (error) => isFailure(error, "SealBroken"));
+    assert.throws(
+      () => sealer.open(sealed.subarray(0, length)),
+      (error) => isFailure(error, "SealBroken"),
+    );
   }
 });
 

@@ -41,7 +41,10 @@ export class Sealer {
   /** @param native the primitives to use; `null` for `node:crypto` alone (tests run both) */
   constructor(key: MasterKey, native: Openssl | null = openOpenssl() ?? null) {
     if (key.encrypt.length !== 32 || key.macK.length !== 16 || key.macR.length !== 16) {
-      throw new Failure("KeyInvalid", `Cannot use a master key of ${key.encrypt.length}, ${key.macK.length} and ${key.macR.length} bytes: 32, 16 and 16 are needed`);
+      throw new Failure(
+        "KeyInvalid",
+        `Cannot use a master key of ${key.encrypt.length}, ${key.macK.length} and ${key.macR.length} bytes: 32, 16 and 16 are needed`,
+      );
     }
     this.#key = key;
     this.#native = native;
@@ -57,7 +60,8 @@ export class Sealer {
    */
   sealInto(target: Uint8Array, at: number, plain: Uint8Array): number {
     const sealedBytes = plain.length + sealOverheadBytes;
-    if (at + sealedBytes > target.length) throw new RangeError(`Sealing ${plain.length} bytes at ${at} needs more than ${target.length} bytes`);
+    if (at + sealedBytes > target.length)
+      throw new RangeError(`Sealing ${plain.length} bytes at ${at} needs more than ${target.length} bytes`);
     if (this.#next === poolSize) this.#refill();
     const slot = this.#next++ * 16;
     const iv = this.#ivs.subarray(slot, slot + 16);

@@ -7,6 +7,7 @@
  */
 import { createRequire } from "node:module";
 import type Koffi from "koffi";
+import { passGate } from "./termination-gate.ts";
 
 type KoffiModule = typeof Koffi;
 /** A C function taking numbers, bigints, byte arrays (their address is passed) or null. */
@@ -18,10 +19,12 @@ let runtime: ReturnType<KoffiModule["load"]> | undefined;
 function load(): NonNullable<typeof runtime> {
   if (runtime === undefined) {
     // Loaded on first use: a command that needs no native call starts 15 ms sooner.
-    koffi = createRequire(import.meta.url)("koffi") as KoffiModule; // the module's own type
-    runtime = koffi.load(null);
+    passGate(() => {
+      koffi = createRequire(import.meta.url)("koffi") as KoffiModule; // the module's own type
+      runtime = koffi.load(null);
+    });
   }
-  return runtime;
+  return runtime as NonNullable<typeof runtime>; // passGate() calls its argument
 }
 
 /**
@@ -30,7 +33,7 @@ function load(): NonNullable<typeof runtime> {
  * @throws Error when the process has no such symbol
  */
 export function bindSymbol(name: string, result: string, parameters: readonly string[]): NativeFunction {
-  return load().func(name, result, [...parameters]) as NativeFunction;
+  return passGate(() => load().func(name, result, [...parameters]) as NativeFunction);
 }
 
 /** The `errno` that the last native call of this thread left. */

@@ -3,6 +3,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { decodeFailure, Failure, type FailureRecord, toFailure } from "@granary/base/errors";
+import { createGate, gateKey, shutGate } from "../native/termination-gate.ts";
 
 /** What a worker says when it cannot go on; every pool's messages include it. */
 export interface WorkerFailed {
@@ -51,7 +52,7 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
   /** Stops the threads at once, whatever they do. */
   async close(): Promise<void> {
     this.#closing = true;
-    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+    await Promise.all(this.#workers.map(endThread));
   }
 
   #start(number: number): Worker {
@@ -82,12 +83,23 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
   }
 }
 
-function startThread(url: URL, workerData?: object): Worker {
-  return new Worker(url, {
-    workerData,
+const gates = new WeakMap<Worker, SharedArrayBuffer>();
+
+function startThread(url: URL, given: object = {}): Worker {
+  const gate = createGate();
+  const thread = new Worker(url, {
+    workerData: { ...given, [gateKey]: gate },
     // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
+  gates.set(thread, gate);
+  return thread;
+}
+
+async function endThread(thread: Worker): Promise<void> {
+  const gate = gates.get(thread);
+  if (gate !== undefined) await shutGate(gate);
+  await thread.terminate();
 }
 
 /** Threads that wait for their first message, by URL. */
@@ -110,6 +122,13 @@ export function warmWorkers(url: URL, workers: number): void {
     );
   }
   warm.set(url.href, [...(warm.get(url.href) ?? []), ...threads]);
+}
+
+/** Ends the threads that no pool took. To be awaited before the process ends. */
+export async function endWarmWorkers(): Promise<void> {
+  const threads = [...warm.values()].flat();
+  warm.clear();
+  await Promise.all(threads.map(endThread));
 }
 
 function takeWarm(url: URL): Worker | undefined {
