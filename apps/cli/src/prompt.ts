@@ -20,9 +20,9 @@ export function isInteractive(): boolean {
 export async function promptPassword(question: string, signal: AbortSignal): Promise<Secret> {
   const { stdin, stderr } = process;
   if (signal.aborted) throw cancelledBy(signal);
-  stderr.write(question);
-  stdin.setRawMode(true);
+  stdin.setRawMode(true); // before the question, so that no answer is shown
   stdin.setEncoding("utf8");
+  stderr.write(question);
   try {
     return new Secret(await readKeys(signal));
   } finally {

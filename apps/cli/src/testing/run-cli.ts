@@ -1,9 +1,10 @@
 /** Runs the real command in a process of its own, in a folder of its own. */
 
 import { type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "@granary/base/clock";
 
 const main = join(import.meta.dirname, "../main.ts");
 
@@ -41,6 +42,10 @@ export interface Bench extends Disposable {
   /** Runs another program there, with restic's variables. */
   run(program: string, ...args: readonly string[]): SpawnSyncReturns<string>;
   env(more?: Readonly<Record<string, string>>): Record<string, string>;
+  /** The names of the files in a folder of the repository, without those that are being written. */
+  list(folder: "locks" | "snapshots"): string[];
+  /** Waits until something has locked the repository. */
+  waitForLock(): Promise<void>;
 }
 
 export const password = "correct horse battery";
@@ -68,10 +73,15 @@ export function makeBench(): Bench {
     });
     return { exitCode: run.status, stdout: run.stdout, stderr: run.stderr };
   };
+  const list = (name: "locks" | "snapshots"): string[] => readdirSync(join(repository, name)).filter((file) => /^[0-9a-f]{64}$/.test(file));
   return {
     folder,
     repository,
     env,
+    list,
+    waitForLock: async () => {
+      for (let i = 0; i < 400 && list("locks").length === 0; i++) await systemClock.sleep(50);
+    },
     granaryWith,
     granary: (...args) => granaryWith({}, ...args),
     run: (program, ...args) => spawnSync(program, args, { cwd: folder, env: env(), encoding: "utf8", maxBuffer: 2 ** 28 }),
@@ -82,19 +92,37 @@ export function makeBench(): Bench {
 /** A running command. */
 export interface RunningCli {
   readonly pid: number;
-  /** Resolves when standard error or output has this text; rejects when the process ends before. */
-  waitFor(text: string): Promise<void>;
+  /** Types into its standard input. */
+  type(text: string): void;
+  /** Resolves when standard error or output matches; rejects when the process ends before. */
+  waitFor(pattern: RegExp): Promise<void>;
   kill(signal: NodeJS.Signals): void;
   readonly ended: Promise<CliResult & { readonly signal: NodeJS.Signals | null }>;
 }
 
-/** Starts the command and lets it run. */
-export function startCli(args: readonly string[], options: CliOptions & { readonly stdin?: "pipe" } = {}): RunningCli {
-  const child = spawn(...commandLine(...args), {
+/** Starts the command and lets it run, with a standard input that ends at once, stays open, or has zeros without end. */
+export function startCli(args: readonly string[], options: StartOptions = {}): RunningCli {
+  return start(commandLine(...args), options);
+}
+
+/** Starts the command on a terminal of its own. Needs `script`. */
+export function startOnTerminal(args: readonly string[], options: CliOptions): RunningCli {
+  const [program, words] = commandLine(...args);
+  const command = [program, ...words].map((word) => `'${word}'`).join(" ");
+  return start(["script", ["-qec", command, "/dev/null"]], { ...options, stdin: "pipe" });
+}
+
+type StartOptions = CliOptions & { readonly stdin?: "pipe" | "zeros" };
+
+function start([program, args]: [string, string[]], options: StartOptions): RunningCli {
+  const { stdin = "ignore" } = options;
+  const zeros = openSync("/dev/zero", "r");
+  const child = spawn(program, args, {
     cwd: options.cwd,
     env: options.env,
-    stdio: [options.stdin ?? "ignore", "pipe", "pipe"],
+    stdio: [stdin === "zeros" ? zeros : stdin, "pipe", "pipe"],
   });
+  closeSync(zeros);
   const texts = { stdout: "", stderr: "" };
   const waiting = new Set<() => void>();
   const take = (name: "stdout" | "stderr") => (piece: Buffer) => {
@@ -109,17 +137,20 @@ export function startCli(args: readonly string[], options: CliOptions & { readon
   return {
     pid: child.pid ?? 0,
     ended,
+    type: (text) => void child.stdin?.write(text),
     kill: (signal) => void child.kill(signal),
-    waitFor: (text) =>
+    waitFor: (pattern) =>
       new Promise((resolve, reject) => {
         const look = (): void => {
-          if (!texts.stdout.includes(text) && !texts.stderr.includes(text)) return;
+          if (!pattern.test(texts.stdout) && !pattern.test(texts.stderr)) return;
           waiting.delete(look);
           resolve();
         };
         waiting.add(look);
         look();
-        void ended.then(({ exitCode, stderr }) => reject(new Error(`ended with ${String(exitCode)} before "${text}" came: ${stderr}`)));
+        void ended.then(({ exitCode, stderr }) =>
+          reject(new Error(`ended with ${String(exitCode)} before ${String(pattern)} came: ${stderr}`)),
+        );
       }),
   };
 }
