@@ -92,6 +92,7 @@ export type { BackupCounts } from "./backup/counters.ts";
 export type { BackupTrouble } from "./backup/messages.ts";
 
 // verbs: restore
+export { prepareRestore } from "./restore/crew.ts";
 export type { OverwriteMode, RestoreTrouble } from "./restore/messages.ts";
 export {
   type PlannedEntry,

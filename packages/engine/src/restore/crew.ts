@@ -3,10 +3,11 @@ import { availableParallelism } from "node:os";
 import { type Failure, toFailure } from "@granary/base/errors";
 import { workerUrl } from "@granary/base/worker-url";
 import type { MasterKey } from "../crypto/seal.ts";
+import { tuneAllocator } from "../native/memory.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { WorkerPool } from "../repository/worker-pool.ts";
+import { warmWorkers, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { Counters } from "./counters.ts";
 import { EntryTable } from "./entry-table.ts";
@@ -34,6 +35,18 @@ export interface CrewOptions {
 /** How long a worker may take to close its files; one that has crashed never does. */
 const closePatienceMs = 5000;
 
+function defaultWorkers(): number {
+  return Math.min(8, availableParallelism());
+}
+
+/**
+ * Starts a restore's threads ahead of it, to be called while the repository is being opened: they are ready by the time the password has
+ * become a key. Without a restore they end with the process.
+ */
+export function prepareRestore(workers: number = defaultWorkers()): void {
+  warmWorkers(workerUrl(import.meta.url, "./restore.worker.ts"), workers);
+}
+
 export class Crew {
   readonly table: EntryTable;
   readonly state: SharedState = new SharedState();
@@ -52,9 +65,10 @@ export class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     const { source, rules, signal } = options;
+    tuneAllocator();
     this.table = EntryTable.create(options.planBytes / 2);
     const isRemote = source.store.pathOf === undefined;
-    const workers = options.workers ?? Math.max(Math.min(8, availableParallelism()), isRemote ? Math.min(8, source.store.concurrency) : 0);
+    const workers = options.workers ?? Math.max(defaultWorkers(), isRemote ? Math.min(8, source.store.concurrency) : 0);
     this.counters = Counters.create(workers + 1);
     const data: Omit<RestoreWorkerData, "worker" | "packs"> = {
       key: source.key,
@@ -67,6 +81,7 @@ export class Crew {
     this.#pool = new WorkerPool<ToWorker, FromWorker>({
       url: workerUrl(import.meta.url, "./restore.worker.ts"),
       workers,
+      isStartedByMessage: true,
       data,
       dataOf: () => ({ packs: this.#giveAccess() }),
       onMessage: (worker, message) => this.#onMessage(worker, message),
