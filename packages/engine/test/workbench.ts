@@ -63,6 +63,14 @@ function parentQuery({ hostname, targets, timeNs }: BackupOptions): { hosts: str
   return { hosts: [hostname], paths: paths.filter((path) => path.startsWith("/")), timeNs: timeNs ?? 2n ** 62n };
 }
 
+interface ResticOptions {
+  readonly env: NodeJS.ProcessEnv;
+  readonly cwd: string;
+  readonly maxBuffer: number;
+  readonly encoding: "utf8";
+  readonly stdio: ["ignore", "pipe", "pipe"];
+}
+
 export class Workbench {
   /** Holds everything; removed at the end. */
   readonly folder: string;
@@ -101,22 +109,28 @@ export class Workbench {
     return loadSnapshots(await openRepository(openLocalStore(this.location), { password: new Secret(password) }));
   }
 
-  /** Runs restic on the repository. @returns what it prints */
-  restic(...args: readonly string[]): string {
-    return execFileSync("restic", ["--no-cache", ...args], this.#resticOptions());
+  /** Runs restic on the repository. A last argument sets environment variables. @returns what it prints */
+  restic(...args: readonly (string | NodeJS.ProcessEnv)[]): string {
+    const { words, options } = this.#resticCall(args);
+    return execFileSync("restic", words, options);
   }
 
   /** As {@link restic}, without blocking. */
-  async resticAsync(...args: readonly string[]): Promise<string> {
-    return (await promisify(execFile)("restic", ["--no-cache", ...args], this.#resticOptions())).stdout;
+  async resticAsync(...args: readonly (string | NodeJS.ProcessEnv)[]): Promise<string> {
+    const { words, options } = this.#resticCall(args);
+    return (await promisify(execFile)("restic", words, options)).stdout;
   }
 
-  #resticOptions(): { env: NodeJS.ProcessEnv; cwd: string; maxBuffer: number; encoding: "utf8"; stdio: ["ignore", "pipe", "pipe"] } {
-    return { env: this.resticEnvironment(), cwd: this.folder, maxBuffer: 2 ** 28, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] };
+  #resticCall(args: readonly (string | NodeJS.ProcessEnv)[]): { words: string[]; options: ResticOptions } {
+    const words = args.filter((arg) => typeof arg === "string");
+    const env = Object.assign(this.resticEnvironment(), ...args.filter((arg) => typeof arg !== "string")) as NodeJS.ProcessEnv; // of such parts
+    const options: ResticOptions = { env, cwd: this.folder, maxBuffer: 2 ** 28, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] };
+    return { words: ["--no-cache", ...words], options };
   }
 
+  /** What tells restic where the repository is and how it is opened. */
   resticEnvironment(): NodeJS.ProcessEnv {
-    return { ...process.env, TZ: process.env["RESTIC_TZ"] ?? "UTC", RESTIC_REPOSITORY: this.location, RESTIC_PASSWORD: password };
+    return { ...process.env, TZ: "UTC", RESTIC_REPOSITORY: this.location, RESTIC_PASSWORD: password };
   }
 
   /** Has restic check everything, every byte. */

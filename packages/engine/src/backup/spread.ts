@@ -4,10 +4,10 @@
  */
 import { Failure } from "@granary/base/errors";
 import "../errors.ts";
-import { ByteSink } from "../format/byte-sink.ts";
-import { type ByteString, fromUtf8, toUtf8OrEscaped } from "../format/byte-string.ts";
+import { type ByteString, fromUtf8, toBytes, toUtf8OrEscaped } from "../format/byte-string.ts";
 import { bytesOfId } from "../format/ids.ts";
-import { writeNodeHead } from "../format/node.ts";
+import { encodeNodeHead } from "../format/node.ts";
+import { parseNode } from "../format/parse-node.ts";
 import { closeHandle, FileStatus, openAt, openFlags, readNames, statAt, statHandle, workingDirectory } from "../native/libc.ts";
 import { loadBlob } from "../repository/blob-load.ts";
 import { isFileDamage } from "../repository/files.ts";
@@ -122,7 +122,7 @@ class Spread {
         continue;
       }
       const parentTree = parent?.seek(first) === true ? parent.findSubtree() : undefined;
-      const head = this.#headOf(placement.path, first);
+      const head = this.#headOf(placement.path, first, parent);
       await this.run(placement.children, { frame: ++this.#frames, into, head, parentTree });
     }
   }
@@ -148,15 +148,23 @@ class Spread {
     return statAt(workingDirectory, path, this.#status) < 0 ? 0n : this.#status.fileSystem;
   }
 
-  /** The head of a directory above the targets, which may be reached by a link. */
-  #headOf(path: ByteString, name: ByteString): Uint8Array {
+  /**
+   * The head of a directory above the targets, which may be reached by a link. Its times stay the parent's while nothing else of it has
+   * changed: they tell of what comes and goes beside the targets, and should not make a new tree of targets that are as they were.
+   */
+  #headOf(path: ByteString, name: ByteString, parent: ParentNodes | undefined): Uint8Array {
     const handle = openAt(workingDirectory, path, openFlags.path | openFlags.directory);
     const looked = handle < 0 ? handle : statHandle(handle, this.#status);
     if (handle >= 0) closeHandle(handle);
     if (looked < 0) throw new Failure("SourceUnreadable", `Cannot look at "${toUtf8OrEscaped(path)}": ${describeErrno(-looked)}`);
-    const sink = new ByteSink(512);
-    writeNodeHead(sink, this.#heads.read(this.#status, { directory: workingDirectory, name, path: `${path}/.` }));
-    return sink.copy();
+    const now = this.#heads.read(this.#status, { directory: workingDirectory, name, path: `${path}/.` });
+    if (parent?.seek(name) === true) {
+      const before = parseNode(parent.bytes, parent.start, parent.end);
+      const { mtimeSeconds, mtimeNanos, atimeSeconds, atimeNanos, ctimeSeconds, ctimeNanos } = before;
+      const steady = encodeNodeHead({ ...now, mtimeSeconds, mtimeNanos, atimeSeconds, atimeNanos, ctimeSeconds, ctimeNanos });
+      if (steady === encodeNodeHead(before)) return toBytes(steady);
+    }
+    return toBytes(encodeNodeHead(now));
   }
 }
 

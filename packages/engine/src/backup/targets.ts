@@ -65,7 +65,7 @@ function componentsOf(target: ByteString): readonly ByteString[] {
 function place(root: Placements, path: ByteString, components: readonly ByteString[]): void {
   const onDisk = path.split("/");
   let children = root;
-  components.forEach((name, at) => {
+  for (const [at, name] of components.entries()) {
     const end = onDisk.length - components.length + at + 1;
     const here = onDisk.slice(0, end).join("/");
     const directory = onDisk.slice(0, end - 1).join("/") || "/";
@@ -82,7 +82,7 @@ function place(root: Placements, path: ByteString, components: readonly ByteStri
     const above: Placement = found ?? { kind: "above", path: here, children: new Map() };
     children.set(name, above);
     children = above.children;
-  });
+  }
 }
 
 function clash(name: ByteString, one: ByteString, other: ByteString): Failure {

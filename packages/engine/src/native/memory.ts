@@ -1,8 +1,10 @@
 /** Giving large buffers back before the garbage collector would: it counts objects, and a few of them can hold most of the memory. */
 
+import { Buffer } from "node:buffer";
 import { bindSymbol } from "./symbols.ts";
 
-const worthwhileBytes = 64 * 1024;
+/** Well above the pool from which Node cuts small buffers (`poolSize` and what aligns it): that is not ours to give back, and Node refuses. */
+const worthwhileBytes: number = Math.max(64 * 1024, 2 * Buffer.poolSize);
 
 /**
  * Frees the memory under `bytes` at once; every view of it is empty afterwards. For memory that nobody else can hold; memory from a pool and
