@@ -90,7 +90,15 @@ export function configureBackup(command: Command): void {
     ["repo backup --files-from list.txt --dry-run", "says what would be stored"],
     ["pg_dump shop | granary repo backup --stdin --stdin-filename shop.sql", "backs up what another program writes"],
   ]);
-  command.action((paths: string[], flags: BackupFlags) => runWork(command, (run) => backUp(run, paths, flags).finally(abandonBackup)));
+  command.action((paths: string[], flags: BackupFlags) =>
+    runWork(command, async (run) => {
+      try {
+        await backUp(run, paths, flags);
+      } finally {
+        await abandonBackup();
+      }
+    }),
+  );
 }
 
 async function backUp(run: Run, args: readonly string[], flags: BackupFlags): Promise<void> {

