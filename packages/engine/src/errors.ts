@@ -73,7 +73,6 @@ export const engineCodes: Readonly<Record<string, CodeEntry>> = declareCodes({
   SnapshotAmbiguous: { kind: "invalid", guidance: "Give more characters of the snapshot's id." },
   PathNotFound: { kind: "notFound", guidance: "List the snapshot with `granary repo ls`." },
   TargetInvalid: { kind: "invalid", guidance: "Choose a target folder that exists or can be created." },
-  TargetUnsafe: { kind: "denied", guidance: "The path would leave the target folder; it was not written." },
   TargetFull: {
     kind: "exhausted",
     guidance: "The target's file system is full. Free space and run the same restore again; it goes on where it stopped.",

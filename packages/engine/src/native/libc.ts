@@ -3,10 +3,11 @@
  * holes, special files, and paths that cannot leave a folder. Linux on x64 and arm64, glibc or musl.
  *
  * Names are `ByteString`s (one character per raw byte), so any name the kernel allows goes through unchanged. Each function answers a
- * non-negative result, or the negated errno; nothing throws. Declarations: the manual pages of section 2, `linux/stat.h`, `linux/openat2.h`.
+ * non-negative result, or the negated errno; nothing throws but `PlatformUnsupported` on other systems. Declarations: the manual pages of section 2, `linux/stat.h`, `linux/openat2.h`.
  */
 import { Buffer } from "node:buffer";
 import { constants as osConstants } from "node:os";
+import { Failure } from "@granary/base/errors";
 import { bindSymbol, lastErrno, type NativeFunction, readCString } from "./symbols.ts";
 
 /** Error numbers of this system by name (ENOENT, EACCES …). */
@@ -96,8 +97,17 @@ const bindAll = () => {
 };
 let functions: ReturnType<typeof bindAll> | undefined;
 function libc(): NonNullable<typeof functions> {
-  functions ??= bindAll();
+  functions ??= bindSupported();
   return functions;
+}
+
+/** @throws PlatformUnsupported where the declarations above do not hold */
+function bindSupported(): ReturnType<typeof bindAll> {
+  const { platform, arch } = process;
+  if (platform === "linux" && (arch === "x64" || arch === "arm64")) return bindAll();
+  throw new Failure("PlatformUnsupported", `Cannot work on the file system of ${platform} on ${arch}: Linux on x64 or arm64 is needed`, {
+    details: { platform, arch },
+  });
 }
 
 /** The result of a call as a number, -1 replaced by the negated errno. */
