@@ -154,7 +154,12 @@ async function backUp(repository: Repository, options: BackupOptions): Promise<B
     ...(signal === undefined ? {} : { signal }),
   });
   const { onProgress } = options;
-  const stopProgress = onProgress === undefined ? () => {} : clock.every(progressMs, () => void onProgress(crew.counts()));
+  const stopProgress =
+    onProgress === undefined
+      ? () => {}
+      : clock.every(progressMs, () => {
+          onProgress(crew.counts());
+        });
   // A store that does not answer must not hold back who gave up waiting for it.
   const onAbort = (): void => {
     const stop = new Failure("StoreUnavailable", `The store did not take the index within ${lastWordsMs / 1000} seconds`);
