@@ -73,6 +73,7 @@ export {
   type OpenRepositoryOptions,
   type Repository,
 } from "./repository/repository.ts";
+export { endWarmWorkers } from "./repository/worker-pool.ts";
 export {
   findParent,
   findSnapshot,
@@ -87,7 +88,7 @@ export {
 
 // verbs: back up
 export { type BackupOptions, type BackupReport, type CutChoice, runBackup } from "./backup/backup.ts";
-export { abandonBackup, prepareBackup } from "./backup/crew.ts";
+export { prepareBackup } from "./backup/crew.ts";
 export type { BackupCounts } from "./backup/counters.ts";
 export type { BackupTrouble } from "./backup/messages.ts";
 

@@ -4,7 +4,6 @@ import { type Command, Option } from "commander";
 import { systemClock } from "@granary/base/clock";
 import { Failure } from "@granary/base/errors";
 import {
-  abandonBackup,
   type BackupCounts,
   type BackupReport,
   type BackupTrouble,
@@ -90,15 +89,7 @@ export function configureBackup(command: Command): void {
     ["repo backup --files-from list.txt --dry-run", "says what would be stored"],
     ["pg_dump shop | granary repo backup --stdin --stdin-filename shop.sql", "backs up what another program writes"],
   ]);
-  command.action((paths: string[], flags: BackupFlags) =>
-    runWork(command, async (run) => {
-      try {
-        await backUp(run, paths, flags);
-      } finally {
-        await abandonBackup();
-      }
-    }),
-  );
+  command.action((paths: string[], flags: BackupFlags) => runWork(command, (run) => backUp(run, paths, flags)));
 }
 
 async function backUp(run: Run, args: readonly string[], flags: BackupFlags): Promise<void> {

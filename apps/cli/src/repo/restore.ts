@@ -6,6 +6,7 @@ import {
   type OverwriteMode,
   type PlannedEntry,
   planRestore,
+  prepareRestore,
   type RestoreProgress,
   type RestoreReport,
   type RestoreSelection,
@@ -92,6 +93,7 @@ async function restore(run: Run, name: string, flags: RestoreFlags): Promise<voi
   }
   await using session = await openSession(run, {
     lock: "shared",
+    onDeriving: () => prepareRestore(run.options.workers),
     prepare: (repository, signal) => findWithIndex(run, repository, { name, filter: readFilter(flags), signal }),
   });
   const { repository, signal } = session;

@@ -6,6 +6,7 @@ import { Failure, isFailure } from "@granary/base/errors";
 import type { Secret } from "@granary/base/secret";
 import {
   BlobIndex,
+  endWarmWorkers,
   loadIndex,
   lockAndPrepare,
   openRepository,
@@ -42,7 +43,7 @@ export interface SessionOptions<T = undefined> {
   readonly isInputTaken?: boolean;
   /** `password for repository` when absent. */
   readonly what?: string;
-  /** Time to prepare what comes after opening. */
+  /** Time to start the threads that the command needs; those that it does not come to use end with the session. */
   readonly onDeriving?: () => void;
   /**
    * Reads what the command needs, snapshots before the index, while it is still being seen to that nobody else has locked the repository.
@@ -83,6 +84,7 @@ export async function openSession<T>(run: Run, options: SessionOptions<T>): Prom
     );
     return makeSession({ ...prepared, store, lock, signal: AbortSignal.any([run.signal, lock.signal]) });
   } catch (error) {
+    await endWarmWorkers();
     await store.close();
     throw error;
   }
@@ -102,6 +104,7 @@ function makeSession<T>(parts: {
     signal,
     async [Symbol.asyncDispose]() {
       await lock?.release();
+      await endWarmWorkers();
       await store.close();
     },
   };

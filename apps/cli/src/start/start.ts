@@ -13,7 +13,6 @@ import { systemClock } from "@granary/base/clock";
 import { writeDurably } from "@granary/base/durable-file";
 import { Failure } from "@granary/base/errors";
 import {
-  abandonBackup,
   type BackupReport,
   bytesOfId,
   createRepository,
@@ -69,13 +68,7 @@ export function configureStart(command: Command): void {
     ["GRANARY_HOME=/mnt/big granary start --keep /srv/data", "keeps everything elsewhere, and the copy too"],
   ]);
   command.action((folder: string | undefined, flags: { keep?: boolean }) =>
-    runWork(command, async (run) => {
-      try {
-        await demonstrate(run, folder, flags.keep === true);
-      } finally {
-        await abandonBackup();
-      }
-    }),
+    runWork(command, (run) => demonstrate(run, folder, flags.keep === true)),
   );
 }
 
