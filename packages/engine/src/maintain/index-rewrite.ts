@@ -89,7 +89,7 @@ export async function writeIndexFiles(
     onSaved?.(id);
     return { id, packIds: contents.map(({ packId }) => packId), blobs: contents.reduce((sum, pack) => sum + countEntries(pack), 0) };
   };
-  for await (const index of mapOrdered(splitFull(packs), { limit: 2, ...(signal && { signal }) }, save)) written.push(index);
+  for await (const index of mapOrdered(splitFull(packs), { limit: 1, ...(signal && { signal }) }, save)) written.push(index);
   return written;
 }
 

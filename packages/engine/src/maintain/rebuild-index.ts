@@ -5,7 +5,7 @@
  * Planning reads, running writes: new index files first, then the old ones are set aside. Killed in between, index files say the same
  * twice, and another run completes it. An exclusive lock must be held by the caller from the planning until after the running.
  */
-import { type Failure, toFailure } from "@granary/base/errors";
+import { Failure, toFailure } from "@granary/base/errors";
 import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
 import { bytesOfId, type IndexId, parsePackId } from "../format/ids.ts";
@@ -193,20 +193,19 @@ export async function runIndexRepair(
 ): Promise<{ readonly indexesWritten: number; readonly indexesSetAside: number }> {
   const { onProgress, signal } = options;
   const work = works.get(plan);
-  if (work === undefined || (work.contents.length === 0 && work.replaced.length === 0)) return { indexesWritten: 0, indexesSetAside: 0 };
+  if (work === undefined) throw new Failure("InvalidArgument", "Cannot run the plan: it was run before; make a new one");
   if (work.replaced.length > 0) requireQuarantine(access.store, options);
-  function* all(): Generator<IndexPack> {
-    if (work === undefined) return;
-    yield* listContents(work.survey, work.carried);
-    yield* work.contents;
+  works.delete(plan);
+  function* listAll({ survey, carried, contents }: Work): Generator<IndexPack> {
+    yield* listContents(survey, carried);
+    yield* contents;
   }
   const signalOption = signal && { signal };
-  const written = await writeIndexFiles(access, all(), {
+  const written = await writeIndexFiles(access, listAll(work), {
     onSaved: (indexId) => onProgress?.({ kind: "indexSaved", indexId }),
     ...signalOption,
   });
   const retire = (name: IndexId): Promise<void> => setAside(access.store, { kind: "index", name }, options);
   const indexesSetAside = await retireIndexFiles(access, work.replaced, { retire, ...signalOption });
-  works.delete(plan);
   return { indexesWritten: written.length, indexesSetAside };
 }

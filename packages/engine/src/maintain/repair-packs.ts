@@ -6,7 +6,7 @@
  * what was whole is still listed somewhere, and another run completes it.
  */
 import { createHash } from "node:crypto";
-import { type Failure, isFailure } from "@granary/base/errors";
+import { Failure, isFailure } from "@granary/base/errors";
 import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
 import { hexOf, type PackId } from "../format/ids.ts";
@@ -238,13 +238,12 @@ export async function runPackRepair(
   options: RunPacksOptions = {},
 ): Promise<PackRepairReport> {
   const work = works.get(plan);
-  if (work === undefined || work.saved.size === 0) {
-    return { packsSetAside: 0, packsWritten: 0, blobsSaved: 0, indexesWritten: 0, indexesSetAside: 0 };
-  }
-  works.delete(plan);
+  if (work === undefined) throw new Failure("InvalidArgument", "Cannot run the plan: it was run before; make a new one");
   const { store } = repository;
   const { signal } = options;
-  requireQuarantine(store, options);
+  if (work.saved.size > 0) requireQuarantine(store, options);
+  works.delete(plan);
+  if (work.saved.size === 0) return { packsSetAside: 0, packsWritten: 0, blobsSaved: 0, indexesWritten: 0, indexesSetAside: 0 };
   const { survey, saved } = work;
   const finished = await copySaved(repository, work, options);
   const added = finished.map((pack) => survey.adopt(pack));

@@ -117,10 +117,10 @@ export async function runSnapshotRepair(
 ): Promise<SnapshotRepairReport> {
   const work = works.get(plan);
   if (work === undefined) throw new Failure("InvalidArgument", "Cannot run the plan: it was run before; make a new one");
-  works.delete(plan);
   const { forget = false, signal } = options;
   const { store } = repository;
   if (forget) requireQuarantine(store, options);
+  works.delete(plan);
   const saver = new TreeSaver(repository, signal);
   const rewriter = new TreeRewriter(repository, { ...work, save: (tree) => saver.save(tree) });
   const roots: { readonly snapshot: StoredSnapshot; readonly root: BlobId }[] = [];
