@@ -58,8 +58,8 @@ export type CheckNote =
   | { readonly kind: "indexRedundant"; readonly indexId: string }
   /** Nothing needs the blob; only looked for when asked. */
   | { readonly kind: "blobUnused"; readonly blobId: string; readonly blobType: "data" | "tree"; readonly packId: string }
-  /** Somebody is using the repository, or died while doing so. */
-  | { readonly kind: "locked"; readonly lockId: string };
+  /** Another process uses the repository; or did, and died, when the lock is stale. */
+  | { readonly kind: "locked"; readonly lockId: string; readonly isStale: boolean };
 
 export interface CheckCounts {
   readonly snapshots: number;

@@ -4,6 +4,7 @@ import { isFailure } from "@granary/base/errors";
 import { createScratch, failsWith, spoil } from "../repository/scratch.ts";
 import { createFaultyStore } from "../store/faulty.ts";
 import { BlobIndex } from "../repository/blob-index.ts";
+import { lockRepository } from "../repository/lock.ts";
 import type { Repository } from "../repository/repository.ts";
 import { checkRepository } from "./check.ts";
 import type { CheckEvent } from "./check-report.ts";
@@ -192,4 +193,13 @@ test("checkRepository() finds nothing wrong with a repository without snapshots,
     assert.equal(report.errorCount, 0);
     assert.notEqual(report.structureVerifiedMs, null);
   }
+});
+
+test("checkRepository() notes the locks of others, and not our own", async () => {
+  const { repository } = await createSample();
+  await using _ours = await lockRepository(repository, { exclusive: false });
+  const lock = { time: "2020-01-01T00:00:00Z", exclusive: false, hostname: "elsewhere", username: "u", pid: 1 };
+  const lockId = await savePlainFile(repository, "lock", lock);
+  const { errors, notes } = await checkRepository(repository, { workers: 1 });
+  assert.deepEqual([errors, notes], [[], [{ kind: "locked", lockId, isStale: true }]]);
 });

@@ -10,13 +10,14 @@
  * Nothing is changed. Snapshots are listed first and packs last, so that what a backup adds meanwhile is no error; what removes (forget,
  * prune) must not run, which a lock sees to that the caller holds. Memory: the index, 8 bytes a tree, a bit a blob, and one pack a worker.
  */
+import { hostname } from "node:os";
 import { type Clock, systemClock } from "@granary/base/clock";
 import { mapOrdered } from "@granary/base/map-ordered";
 import "../errors.ts";
 import { toUtf8OrEscaped } from "../format/byte-string.ts";
 import { bytesOfId, hexOf } from "../format/ids.ts";
-import { listFiles } from "../repository/files.ts";
 import { listKeys } from "../repository/keys.ts";
+import { isStale, listLocks } from "../repository/lock-list.ts";
 import type { Repository } from "../repository/repository.ts";
 import { loadSnapshots, type StoredSnapshot } from "../repository/snapshots.ts";
 import { ContentCheck } from "./check-content.ts";
@@ -133,8 +134,10 @@ class Check {
     const { signal } = this.#options;
     const signalOption = signal && { signal };
     await listKeys(this.#repository, { onDamagedKey: ({ message }) => this.#add({ kind: "keyDamaged", message }), ...signalOption });
-    for await (const { id, sizeBytes } of listFiles(this.#repository.store, "lock", signal)) {
-      if (sizeBytes > 0) this.#note({ kind: "locked", lockId: id });
+    const onDamaged = (lockId: string): void => this.#note({ kind: "locked", lockId, isStale: false });
+    for (const lock of await listLocks(this.#repository, { clock: this.#clock, onDamaged, ...signalOption })) {
+      const isOurs = lock.hostname === hostname() && lock.pid === process.pid;
+      if (!isOurs) this.#note({ kind: "locked", lockId: lock.id, isStale: isStale(lock, this.#clock.nowMs()) });
     }
   }
 

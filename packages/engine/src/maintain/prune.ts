@@ -164,7 +164,7 @@ export interface PruneReport {
 }
 
 /**
- * Does what was planned, under the same lock. A plan can be run once.
+ * Does what was planned, under the same lock. A plan can be run once. An index that was loaded before is then out of date.
  *
  * @throws PruneUnsafe when a blob that is to be copied turns out to be damaged, and has no other copy: what was removed until then was not
  *   needed; InvalidArgument for a plan that was run; StoreFull, StoreDenied, StoreUnavailable; Cancelled, LockLost. Running a new plan
