@@ -95,6 +95,18 @@ const repoEntries: readonly (Entry & { readonly group: string })[] = [
   { group: keeping, name: "tag", summary: "Change the tags of snapshots", load: async () => (await import("./repo/tag.ts")).configureTag },
   { group: keeping, name: "key", summary: "Manage passwords", load: async () => (await import("./repo/key.ts")).configureKey },
   { group: keeping, name: "unlock", summary: "Remove stale locks", load: async () => (await import("./repo/unlock.ts")).configureUnlock },
+  {
+    group: keeping,
+    name: "repair",
+    summary: "Repair the index, packs or snapshots",
+    load: async () => (await import("./repo/repair.ts")).configureRepair,
+  },
+  {
+    group: keeping,
+    name: "rebuild-index",
+    summary: "The same as repair index",
+    load: async () => (await import("./repo/repair.ts")).configureIndexRepair,
+  },
   { group: inside, name: "list", summary: "List the ids of objects", load: async () => (await import("./repo/list.ts")).configureList },
   { group: inside, name: "cat", summary: "Print an object", load: async () => (await import("./repo/cat.ts")).configureCat },
   {

@@ -155,3 +155,36 @@ export {
   runPrune,
 } from "./maintain/prune.ts";
 export { defaultMaxUnused, type MaxUnused, parseMaxUnused } from "./maintain/prune-plan.ts";
+
+// verbs: repair
+export {
+  type DroppedPack,
+  type IndexRepairEvent,
+  type IndexRepairPlan,
+  planIndexRepair,
+  type PlanIndexOptions,
+  type ReindexedPack,
+  runIndexRepair,
+  type RunIndexRepairOptions,
+} from "./maintain/rebuild-index.ts";
+export {
+  type LostBlob,
+  type PackRepair,
+  type PackRepairPlan,
+  type PackRepairReport,
+  planPackRepair,
+  type PlanPacksOptions,
+  runPackRepair,
+  type RunPacksOptions,
+} from "./maintain/repair-packs.ts";
+export {
+  planSnapshotRepair,
+  type PlanSnapshotsOptions,
+  runSnapshotRepair,
+  type RunSnapshotsOptions,
+  type SnapshotRepair,
+  type SnapshotRepairPlan,
+  type SnapshotRepairReport,
+} from "./maintain/repair-snapshots.ts";
+export type { SetAsideOptions } from "./maintain/set-aside.ts";
+export type { RepairedEntry } from "./maintain/tree-rewriter.ts";
