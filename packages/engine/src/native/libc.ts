@@ -9,6 +9,7 @@ import { Buffer } from "node:buffer";
 import { constants as osConstants } from "node:os";
 import { Failure } from "@granary/base/errors";
 import { bindSymbol, lastErrno, type NativeFunction, readCString } from "./symbols.ts";
+import { enterHandle, strikeHandle } from "./thread-ledger.ts";
 
 /** Error numbers of this system by name (ENOENT, EACCES …). */
 export const errno: Readonly<Record<string, number>> = osConstants.errno;
@@ -48,6 +49,7 @@ export const openFlags: Readonly<
 export const workingDirectory = -100;
 const atSymlinkNoFollow = 0x100;
 const atEmptyPath = 0x1000;
+const duplicateCloseOnExec = 1030; // F_DUPFD_CLOEXEC of linux/fcntl.h
 const openat2Number = 437; // the same on every architecture
 
 // Scratch for C strings; two, for calls that take two names. Longer names get memory of their own.
@@ -69,6 +71,7 @@ const bindAll = () => {
     readCall: bindSymbol("read", "int64", ["int", "void *", "size_t"]),
     preadCall: bindSymbol("pread", "int64", ["int", "void *", "size_t", "int64"]),
     pwriteCall: bindSymbol("pwrite", "int64", ["int", "void *", "size_t", "int64"]),
+    fcntlCall: bindSymbol("fcntl", "int", ["int", "int", "int"]),
     pollCall: bindSymbol("poll", "int", ["void *", "uint64", "int"]),
     closeCall: bindSymbol("close", "int", ["int"]),
     lseek: bindSymbol("lseek", "int64", ["int", "int64", "int"]),
@@ -119,7 +122,7 @@ function done(result: unknown): number {
 
 /** Opens `name` below a directory handle. @returns a handle to close, or -errno */
 export function openAt(directory: number, name: string, flags: number, mode = 0): number {
-  return done(libc().openat(directory, cString(name), flags | openFlags.closeOnExec, mode));
+  return enter(done(libc().openat(directory, cString(name), flags | openFlags.closeOnExec, mode)));
 }
 
 const openHow = Buffer.alloc(24);
@@ -136,11 +139,31 @@ export function openBeneath(directory: number, path: string, flags: number, mode
   openHow.writeBigUInt64LE(BigInt(flags | openFlags.closeOnExec), 0);
   openHow.writeBigUInt64LE(BigInt(mode), 8);
   openHow.writeBigUInt64LE(BigInt(resolveNoMagicLinks | resolveNoSymlinks | resolveBeneath), 16);
-  return done(libc().syscall5(openat2Number, directory, cString(path), openHow, openHow.length, 0));
+  return enter(done(libc().syscall5(openat2Number, directory, cString(path), openHow, openHow.length, 0)));
+}
+
+function enter(handle: number): number {
+  enterHandle(handle);
+  return handle;
+}
+
+/**
+ * Makes a second handle of the same open file, for another thread, which calls {@link adoptHandle} and closes it.
+ *
+ * @returns the handle or -errno
+ */
+export function duplicateHandle(handle: number): number {
+  return done(libc().fcntlCall(handle, duplicateCloseOnExec, 0));
+}
+
+/** Takes over a handle that another thread made for this one. */
+export function adoptHandle(handle: number): void {
+  enterHandle(handle);
 }
 
 /** Closes a handle. @returns 0 or -errno; the handle is gone in either case */
 export function closeHandle(handle: number): number {
+  strikeHandle(handle);
   return done(libc().closeCall(handle));
 }
 

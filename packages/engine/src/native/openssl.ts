@@ -7,6 +7,7 @@
 import { Buffer } from "node:buffer";
 import { createCipheriv, createMac, hash } from "node:crypto";
 import { bindSymbol, type NativeFunction } from "./symbols.ts";
+import { enterContext } from "./thread-ledger.ts";
 
 /** Byte-array primitives; each writes into memory that the caller owns, and none keeps it. Not for use by several threads at once. */
 export interface Openssl {
@@ -77,6 +78,7 @@ function openCipher(
   { newContext, init, update, setPadding }: CipherFunctions,
 ): (data: Uint8Array, target: Uint8Array, iv?: Uint8Array) => void {
   const context = newContext() as bigint; // a pointer
+  enterContext("EVP_CIPHER_CTX_free", context);
   const written = Buffer.alloc(8);
   const begin = (from: bigint | null, secret: Uint8Array | null, iv: Uint8Array | null): void => {
     if (init(context, from, null, secret, iv) !== 1) throw new Error("EVP_EncryptInit_ex failed");

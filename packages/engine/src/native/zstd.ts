@@ -7,6 +7,7 @@
 import { Buffer } from "node:buffer";
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { bindSymbol } from "./symbols.ts";
+import { enterContext } from "./thread-ledger.ts";
 
 export interface Zstd {
   /** Compresses `data` as one frame into `target`; answers the frame's length, or 0 when it does not fit. */
@@ -53,23 +54,31 @@ function bindZstd(): Zstd {
   let compressor: bigint | undefined;
   let largeCompressor: bigint | undefined;
   let decompressor: bigint | undefined;
+  const makeCompressor = (): bigint => {
+    const context = createCompressor() as bigint;
+    enterContext("ZSTD_freeCCtx", context);
+    return context;
+  };
   const length = (result: unknown): number => (isError(result as number) === 0 ? Number(result) : -1);
   return {
     compress(data, target, level) {
       if (level === 1 && data.length >= largeBytes) {
         if (largeCompressor === undefined) {
-          largeCompressor = createCompressor() as bigint;
+          largeCompressor = makeCompressor();
           for (const [parameter, value] of largeParameters) setParameter(largeCompressor, parameter, value);
         }
         const made = length(compressSet(largeCompressor, target, target.length, data, data.length));
         return made < 0 ? 0 : made;
       }
-      compressor ??= createCompressor() as bigint;
+      compressor ??= makeCompressor();
       const made = length(compress(compressor, target, target.length, data, data.length, level));
       return made < 0 ? 0 : made;
     },
     decompress(frame, target) {
-      decompressor ??= createDecompressor() as bigint;
+      if (decompressor === undefined) {
+        decompressor = createDecompressor() as bigint;
+        enterContext("ZSTD_freeDCtx", decompressor);
+      }
       return length(decompress(decompressor, target, target.length, frame, frame.length));
     },
   };

@@ -4,6 +4,7 @@
 import { Worker } from "node:worker_threads";
 import { decodeFailure, Failure, type FailureRecord, toFailure } from "@granary/base/errors";
 import { createGate, gateKey, shutGate } from "../native/termination-gate.ts";
+import { createLedger, ledgerKey, settleLedger } from "../native/thread-ledger.ts";
 
 /** What a worker says when it cannot go on; every pool's messages include it. */
 export interface WorkerFailed {
@@ -69,6 +70,7 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
         this.#fail(toFailure(error));
       }
     });
+    worker.on("messageerror", (error) => this.#fail(toFailure(error)));
     worker.on("error", (error) => this.#fail(toFailure(error)));
     worker.on("exit", (code) => {
       if (!this.#closing) this.#fail(new Failure("Bug", `Worker ${number} stopped unexpectedly with code ${code}`));
@@ -83,23 +85,29 @@ export class WorkerPool<In, Out extends { readonly kind: string }> {
   }
 }
 
-const gates = new WeakMap<Worker, SharedArrayBuffer>();
+/** What a thread shares with who ends it. */
+interface ThreadEnd {
+  readonly gate: SharedArrayBuffer;
+  readonly ledger: SharedArrayBuffer;
+}
+const ends = new WeakMap<Worker, ThreadEnd>();
 
 function startThread(url: URL, given: object = {}): Worker {
-  const gate = createGate();
+  const [gate, ledger] = [createGate(), createLedger()];
   const thread = new Worker(url, {
-    workerData: { ...given, [gateKey]: gate },
+    workerData: { ...given, [gateKey]: gate, [ledgerKey]: ledger },
     // Short-lived objects are many and small; a small young generation keeps them in cache and the process in bounds.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
-  gates.set(thread, gate);
+  ends.set(thread, { gate, ledger });
   return thread;
 }
 
 async function endThread(thread: Worker): Promise<void> {
-  const gate = gates.get(thread);
-  if (gate !== undefined) await shutGate(gate);
+  const end = ends.get(thread);
+  if (end !== undefined) await shutGate(end.gate);
   await thread.terminate();
+  if (end !== undefined) settleLedger(end.ledger);
 }
 
 /** Threads that wait for their first message, by URL. */
