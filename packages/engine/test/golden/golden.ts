@@ -24,8 +24,9 @@ export class GoldenCopy implements Disposable {
   }
 
   static async make(name: GoldenName = "healthy"): Promise<GoldenCopy> {
+    const original = await cheapOriginal(name);
     const copy = new GoldenCopy(mkdtempSync(join(tmpdir(), "granary-golden-")));
-    cpSync(await cheapOriginal(name), copy.location, { recursive: true });
+    cpSync(original, copy.location, { recursive: true });
     return copy;
   }
 
