@@ -10,6 +10,7 @@ import { type Failure, toFailure } from "@granary/base/errors";
 import { workerUrl } from "@granary/base/worker-url";
 import type { MasterKey } from "../crypto/seal.ts";
 import { hexOf } from "../format/ids.ts";
+import { closeHandle } from "../native/libc.ts";
 import { tuneAllocator } from "../native/memory.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import type { FinishedPack } from "../repository/pack-builder.ts";
@@ -163,6 +164,7 @@ export class Crew {
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     for (const stop of this.#stopServing) stop();
     await this.#pool.close();
+    for (const task of this.#queue.splice(0)) if ("handle" in task && task.kind !== "stream") closeHandle(task.handle);
     await Promise.allSettled(this.#saves);
   }
 

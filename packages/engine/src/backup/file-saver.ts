@@ -14,6 +14,7 @@ import { sha256Into } from "../crypto/hash.ts";
 import { ByteSink } from "../format/byte-sink.ts";
 import {
   closeHandle,
+  duplicateHandle,
   errno,
   type FileStatus,
   openAt,
@@ -25,7 +26,6 @@ import {
   seekTo,
   statHandle,
   waitReadable,
-  workingDirectory,
 } from "../native/libc.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
 import type { PackBuilder } from "../repository/pack-builder.ts";
@@ -37,7 +37,6 @@ const readBytes = 2 * 1024 * 1024;
 const extentBytes = 8 * 1024 * 1024;
 const comma = 0x2c;
 const enxio = errno["ENXIO"] ?? 6;
-const enoent = errno["ENOENT"] ?? 2;
 const eacces = errno["EACCES"] ?? 13;
 const eintr = errno["EINTR"] ?? 4;
 const eagain = errno["EAGAIN"] ?? 11;
@@ -58,6 +57,8 @@ export interface FileSaverOptions {
 
 /** Chunks of the file being saved, given to another worker. */
 export interface SharedExtent {
+  /** The file, open; goes with the extent. */
+  readonly handle: number;
   readonly offsetBytes: number;
   readonly chunks: readonly number[];
 }
@@ -81,7 +82,7 @@ export class FileSaver {
   #zeroId: Buffer | undefined;
   #noAtime = openFlags.noAtime;
   #parts: (Uint8Array | number)[] = [];
-  readonly #extent = { offsetBytes: 0, chunks: [] as number[], sizeBytes: 0 };
+  readonly #extent = { handle: -1, offsetBytes: 0, chunks: [] as number[], sizeBytes: 0 };
 
   constructor(options: FileSaverOptions, scratch: FileStatus) {
     this.#options = options;
@@ -122,26 +123,19 @@ export class FileSaver {
    */
   saveExtent(task: ExtentTask): { readonly part: Uint8Array; readonly changed: boolean } | number {
     this.#begin();
-    const handle = this.#open(workingDirectory, task.path);
-    if (handle < 0) return handle;
-    try {
-      // By now the path may lead to another file, even to one that the user who put it there could not read.
-      if (statHandle(handle, this.#after) < 0 || !isSameFile(task.status, this.#after)) return -enoent;
-      let position = task.offsetBytes;
-      for (const chunkBytes of task.chunks) {
-        if (this.#buffer.length < chunkBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#options.cutter.maxBytes + readBytes);
-        const chunk = this.#buffer.subarray(0, chunkBytes);
-        const got = readAllAt(handle, chunk, position);
-        if (got < 0) return got;
-        chunk.fill(0, got);
-        this.#saveBlob(chunk);
-        position += chunkBytes;
-      }
-      const changed = statHandle(handle, this.#after) < 0 || !isSame(task.status, this.#after);
-      return { part: this.#takePart(), changed };
-    } finally {
-      closeHandle(handle);
+    const { handle, chunks, status } = task;
+    let position = task.offsetBytes;
+    for (const chunkBytes of chunks) {
+      if (this.#buffer.length < chunkBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#options.cutter.maxBytes + readBytes);
+      const chunk = this.#buffer.subarray(0, chunkBytes);
+      const got = readAllAt(handle, chunk, position);
+      if (got < 0) return got;
+      chunk.fill(0, got);
+      this.#saveBlob(chunk);
+      position += chunkBytes;
     }
+    const changed = statHandle(handle, this.#after) < 0 || !isSame(status, this.#after);
+    return { part: this.#takePart(), changed };
   }
 
   /** Saves what comes out of an open pipe or socket until its end. @returns bytes saved, or -errno */
@@ -154,6 +148,12 @@ export class FileSaver {
   #begin(): void {
     this.#idBytes = 0;
     this.#parts = [];
+    if (this.#extent.handle >= 0) closeHandle(this.#extent.handle);
+    this.#resetExtent();
+  }
+
+  #resetExtent(): void {
+    this.#extent.handle = -1;
     this.#extent.chunks = [];
     this.#extent.sizeBytes = 0;
   }
@@ -248,6 +248,8 @@ export class FileSaver {
     const extent = this.#extent;
     if (extent.chunks.length === 0) {
       if (file === undefined || file.sizeBytes - offsetBytes < extentBytes || !this.#options.isWorkWanted()) return false;
+      extent.handle = duplicateHandle(file.handle);
+      if (extent.handle < 0) return false; // too many files are open already
       extent.offsetBytes = offsetBytes;
     }
     extent.chunks.push(chunkBytes);
@@ -261,9 +263,8 @@ export class FileSaver {
     const extent = this.#extent;
     if (extent.chunks.length === 0) return;
     if (this.#idBytes > 0) this.#parts.push(this.#takePart());
-    this.#parts.push(this.#options.share({ offsetBytes: extent.offsetBytes, chunks: extent.chunks }));
-    extent.chunks = [];
-    extent.sizeBytes = 0;
+    this.#parts.push(this.#options.share({ handle: extent.handle, offsetBytes: extent.offsetBytes, chunks: extent.chunks }));
+    this.#resetExtent();
   }
 
   /** What became of the file so far: ids, and holes for what others have. Also after a failure. */
@@ -338,7 +339,7 @@ export class FileSaver {
 
 /** Reads a file from front to back up to the size it had, and knows its holes. */
 class SparseReader {
-  readonly #handle: number;
+  readonly handle: number;
   readonly sizeBytes: number;
   readonly #isSparse: boolean;
   #position = 0;
@@ -347,7 +348,7 @@ class SparseReader {
   #inHole = false;
 
   constructor(handle: number, status: FileStatus) {
-    this.#handle = handle;
+    this.handle = handle;
     this.sizeBytes = status.sizeBytes;
     this.#isSparse = status.blocks * 512 < status.sizeBytes;
     if (!this.#isSparse) this.#segmentEnd = status.sizeBytes;
@@ -358,7 +359,7 @@ class SparseReader {
     if (this.#position >= this.sizeBytes) return 0;
     if (this.#position >= this.#segmentEnd) this.#nextSegment();
     const span = target.subarray(0, Math.min(target.length, this.#segmentEnd - this.#position));
-    const got = this.#inHole ? span.fill(0).length : readHandleAt(this.#handle, span, this.#position);
+    const got = this.#inHole ? span.fill(0).length : readHandleAt(this.handle, span, this.#position);
     if (got > 0) this.#position += got;
     return got;
   }
@@ -375,13 +376,13 @@ class SparseReader {
 
   #nextSegment(): void {
     this.#segmentStart = this.#position;
-    const data = seekData(this.#handle, this.#position);
+    const data = seekData(this.handle, this.#position);
     if (data === -enxio || data > this.#position) {
       this.#inHole = true;
       this.#segmentEnd = data < 0 ? this.sizeBytes : Math.min(data, this.sizeBytes);
       return;
     }
-    const hole = data < 0 ? data : seekHole(this.#handle, this.#position);
+    const hole = data < 0 ? data : seekHole(this.handle, this.#position);
     this.#inHole = false;
     // A file system that knows no holes, or a file cut short meanwhile: the reads will tell.
     this.#segmentEnd = hole <= this.#position ? this.sizeBytes : Math.min(hole, this.sizeBytes);
@@ -410,11 +411,6 @@ function readAllAt(handle: number, target: Uint8Array, offsetBytes: number): num
     have += got;
   }
   return have;
-}
-
-/** Same inode, on the same file system. @param before a `struct statx` */
-function isSameFile(before: Uint8Array, after: FileStatus): boolean {
-  return after.raw.compare(before, 32, 40, 32, 40) === 0 && after.raw.compare(before, 136, 144, 136, 144) === 0;
 }
 
 /** Same inode and size, same change and modification time. @param before a `struct statx` */

@@ -26,6 +26,8 @@ export interface SliceTask {
   readonly into: Destination;
   /** The directory, absolute or relative to the working directory. */
   readonly path: ByteString;
+  /** The directory, open: by the time the slice's turn comes the path may lead elsewhere. Belongs to who runs the task. */
+  readonly handle?: number;
   /** In ascending order of their bytes. */
   readonly names: readonly ByteString[];
   /** Those of the names that are, or may be, directories. */
@@ -76,6 +78,8 @@ export interface ExtentTask {
   readonly kind: "extent";
   readonly into: Destination;
   readonly path: ByteString;
+  /** The file, open. Belongs to who runs the task. */
+  readonly handle: number;
   readonly offsetBytes: number;
   /** Lengths of the chunks, one after the other. */
   readonly chunks: readonly number[];

@@ -2,8 +2,9 @@
  * Goes through directories in a worker: looks at each entry, compares it with the parent snapshot, has changed files saved, and writes the
  * nodes. A directory whose entries are all done becomes a tree blob at once.
  *
- * Names are raw bytes and every look-up is relative to an open directory, so a path of any length and any byte works, and a directory that is
- * swapped for a link meanwhile is not followed. One level a directory on the way down is open; nothing recurses.
+ * Names are raw bytes and every look-up is relative to an open directory, so a path of any length and any byte works, and a directory or file
+ * that is swapped for another meanwhile is not followed; what is given to another worker is given open. One level a directory on the way down
+ * is open; nothing recurses.
  */
 import { Buffer } from "node:buffer";
 import { Failure } from "@granary/base/errors";
@@ -16,7 +17,9 @@ import { nodeTypeOfMode } from "../format/mode.ts";
 import { type NodeHead, writeNodeContent, writeNodeHead, writeNodeTail } from "../format/node.ts";
 import { parseNode } from "../format/parse-node.ts";
 import {
+  adoptHandle,
   closeHandle,
+  duplicateHandle,
   errno,
   FileStatus,
   openAt,
@@ -25,6 +28,7 @@ import {
   readNames,
   statAt,
   statHandle,
+  surrenderHandle,
   workingDirectory,
 } from "../native/libc.ts";
 import type { BlobIndex } from "../repository/blob-index.ts";
@@ -107,7 +111,8 @@ export class Scanner {
 
   /** Goes through a slice and all that lies below; its result is posted, or its frame. */
   runSlice(task: SliceTask): void {
-    const handle = openDirectory(task.path);
+    if (task.handle !== undefined) adoptHandle(task.handle);
+    const handle = task.handle ?? openDirectory(task.path);
     if (handle < 0) {
       this.#trouble(task.path, handle, "open");
       this.#options.postDone(task.into, new Uint8Array(0));
@@ -136,7 +141,9 @@ export class Scanner {
 
   /** Saves part of a large file for another worker. */
   saveExtent(task: ExtentTask): Uint8Array {
+    adoptHandle(task.handle);
     const saved = this.#options.files.saveExtent(task);
+    closeHandle(task.handle);
     if (typeof saved === "number") {
       this.#trouble(task.path, saved, "read");
       return new Uint8Array(0);
@@ -147,7 +154,7 @@ export class Scanner {
 
   /** Whether another worker could do with some chunks of the file being saved. */
   isExtentWanted(): boolean {
-    return Atomics.load(this.#options.hunger, 0) >= 0 && this.#sharing.length < longestPath;
+    return Atomics.load(this.#options.hunger, 0) >= 0;
   }
 
   /** Gives chunks of the file being saved away. @returns the hole for their ids */
@@ -156,6 +163,7 @@ export class Scanner {
     const hole = ++this.#holes;
     Atomics.sub(this.#options.hunger, 0, 1);
     const into = { frame: this.#sharedFile, hole };
+    surrenderHandle(extent.handle);
     this.#options.offload({ kind: "extent", into, path: this.#sharing, ...extent, status: Uint8Array.from(this.#status.raw) });
     return hole;
   }
@@ -206,15 +214,22 @@ export class Scanner {
         return;
       }
       const middle = level.next + (left >>> 1);
+      const handle = duplicateHandle(level.handle);
+      if (handle < 0) {
+        Atomics.add(this.#options.hunger, 0, 1); // too many are open already: no more at a time
+        return;
+      }
       const names = level.names.slice(middle, level.end);
       const parentNodes = level.parent?.slice(names[0] ?? "", names.at(-1) ?? "");
       level.end = middle;
       const hole = this.#openHole(level);
       level.tail.unshift(hole);
+      surrenderHandle(handle);
       this.#options.offload({
         kind: "slice",
         into: { frame: level.frame, hole },
         path: level.path,
+        handle,
         names,
         directories: names.filter((name) => level.directories.has(name)),
         ...(parentNodes === undefined ? {} : { parentNodes }),

@@ -147,16 +147,17 @@ function enter(handle: number): number {
   return handle;
 }
 
-/**
- * Makes a second handle of the same open file, for another thread, which calls {@link adoptHandle} and closes it.
- *
- * @returns the handle or -errno
- */
+/** Makes a second handle of the same open file. @returns a handle to close or to surrender, or -errno */
 export function duplicateHandle(handle: number): number {
-  return done(libc().fcntlCall(handle, duplicateCloseOnExec, 0));
+  return enter(done(libc().fcntlCall(handle, duplicateCloseOnExec, 0)));
 }
 
-/** Takes over a handle that another thread made for this one. */
+/** Gives up a handle that is being passed to another thread, which calls {@link adoptHandle} and closes it. */
+export function surrenderHandle(handle: number): void {
+  strikeHandle(handle);
+}
+
+/** Takes over a handle that another thread surrendered. */
 export function adoptHandle(handle: number): void {
   enterHandle(handle);
 }
