@@ -15,6 +15,7 @@ export const cliCodes: Readonly<Record<string, CodeEntry>> = declareCodes({
     kind: "invalid",
     guidance: "Check that the file named in the message exists and can be read, or that the command runs.",
   },
+  SourceCommandFailed: { kind: "invalid", guidance: "No snapshot was made. Run the command by itself to see what is wrong with it." },
   OutputClosed: { kind: "cancelled", guidance: "Whoever read the output has stopped reading." },
   OutputFailed: { kind: "exhausted", guidance: "Free space where the output goes, and run the command again." },
   CopyDiffers: {

@@ -7,6 +7,7 @@ import {
   type BackupCounts,
   type BackupReport,
   type BackupTrouble,
+  type ExcludeRules,
   findParent,
   findSnapshot,
   findUtf8,
@@ -25,11 +26,13 @@ import { formatBytes, formatCount, formatMany, formatSpan } from "../format-amou
 import { addGlobalOptions, findVariable } from "../global-options.ts";
 import { parsePointNs } from "../parse-time.ts";
 import { type Progress, ProgressReporter } from "../progress.ts";
+import { bytesOfArgument } from "../raw-arguments.ts";
 import { type Run, runWork } from "../run.ts";
 import { version } from "../version.ts";
 import { readTargets, type TargetFlags } from "./backup-targets.ts";
 import { addExcludeOptions, type ExcludeFlags, readExcludes } from "./exclude-options.ts";
-import { loadRunIndex, openSession } from "./session.ts";
+import { startCommandStream } from "./command-stream.ts";
+import { loadRunIndex, openSession, type Session } from "./session.ts";
 import { collect, splitTags } from "./snapshot-filter.ts";
 import { shortId } from "./snapshot-json.ts";
 
@@ -46,6 +49,7 @@ interface BackupFlags extends ExcludeFlags, TargetFlags {
   readonly skipIfUnchanged?: boolean;
   readonly dryRun?: boolean;
   readonly stdin?: boolean;
+  readonly stdinFromCommand?: boolean;
   readonly stdinFilename: string;
   readonly allowShrink?: boolean;
   readonly chunker: "gear" | "rabin";
@@ -63,6 +67,7 @@ export function configureBackup(command: Command): void {
     .addOption(new Option("--files-from-verbatim <file>", `${list}: a path a line, as it is`).argParser(collect))
     .addOption(new Option("--files-from-raw <file>", `${list}: paths that each end with a zero byte`).argParser(collect))
     .option("--stdin", "back up standard input as one file")
+    .option("--stdin-from-command", "the arguments are a command: back up what it writes; no snapshot if it fails")
     .option("--stdin-filename <name>", "the name of that file", "stdin")
     .addOption(new Option("--tag <tags>", "tags for the snapshot, a,b,c (may be repeated)").argParser(collect))
     .option("-H, --host <host>", "the snapshot's host (default: $GRANARY_HOST, else this machine's name)")
@@ -87,75 +92,107 @@ export function configureBackup(command: Command): void {
     ["repo backup ~/documents --exclude '*.tmp' --exclude-caches", "backs a folder up, but for what need not be kept"],
     ["repo backup / --one-file-system --tag weekly", "backs this file system up"],
     ["repo backup --files-from list.txt --dry-run", "says what would be stored"],
-    ["pg_dump shop | granary repo backup --stdin --stdin-filename shop.sql", "backs up what another program writes"],
+    ["repo backup --stdin-from-command --stdin-filename shop.sql -- pg_dump shop", "backs up what another program writes, unless it fails"],
+    ["tar c . | granary repo backup --stdin --stdin-filename here.tar", "backs up a stream"],
   ]);
   command.action((paths: string[], flags: BackupFlags) => runWork(command, (run) => backUp(run, paths, flags)));
 }
 
+/** What is asked for, complete. */
+interface BackupRequest {
+  /** Raw bytes; none when a stream is saved. */
+  readonly targets: readonly string[];
+  /** What is saved as one file instead. */
+  readonly stream: { readonly name: string; readonly from: "input" | readonly string[] } | undefined;
+  readonly excludes: ExcludeRules;
+  readonly timeNs: bigint;
+  readonly host: string;
+  readonly tags: readonly string[];
+}
+
 async function backUp(run: Run, args: readonly string[], flags: BackupFlags): Promise<void> {
   const { output, options } = run;
-  const isStream = flags.stdin === true;
-  if (
-    isStream &&
-    (args.length > 0 || flags.filesFrom !== undefined || flags.filesFromRaw !== undefined || flags.filesFromVerbatim !== undefined)
-  ) {
-    throw new Failure("InvalidArgument", "Cannot back up standard input together with files: --stdin allows none");
-  }
-  const streamName = flags.stdinFilename.replace(/^\/+/, "");
-  if (streamName === "" || streamName.includes("/")) {
-    throw new Failure("InvalidArgument", `Cannot use --stdin-filename "${flags.stdinFilename}": a name without folders is needed`);
-  }
-  const onNoMatch = (pattern: string): void => run.warn(`pattern "${pattern}" matches no files`);
-  const targets = isStream ? [] : await readTargets(args, flags, onNoMatch);
-  const excludes = await readExcludes(flags, process.env);
-  const timeNs = flags.time === undefined ? BigInt(systemClock.nowMs()) * 1_000_000n : parsePointNs(flags.time, "--time");
-  const host = flags.host ?? findVariable(process.env, "HOST") ?? hostname();
-  const tags = [...new Set((flags.tag ?? []).flatMap(splitTags))].filter((tag) => tag !== "");
-
+  const request = await readRequest(run, args, flags);
   await using session = await openSession(run, {
     lock: flags.dryRun === true ? "none" : "shared",
     isInputTaken: readsInput(flags),
     onDeriving: () => prepareBackup(options.workers),
     prepare: async (opened, stop) => {
-      const found = isStream ? null : await chooseParent(opened, flags, { host, tags, timeNs, targets, signal: stop });
+      const found = request.stream === undefined ? await chooseParent(opened, request, { flags, signal: stop }) : null;
       await loadRunIndex(run, opened, stop);
       return found;
     },
   });
   const parent = session.prepared;
-  if (!isStream) {
-    if (parent === null) output.say("no parent snapshot: every file is read");
-    else output.say(`using parent snapshot ${shortId(parent.id)}`);
+  if (request.stream === undefined) {
+    output.say(parent === null ? "no parent snapshot: every file is read" : `using parent snapshot ${shortId(parent.id)}`);
   }
-
-  const report = await (async () => {
-    using progress = new ProgressReporter(output, { toJson: renderStatus });
-    return await runBackup(session.repository, {
-      targets,
-      ...(isStream ? { stream: { handle: 0, name: fromUtf8(streamName) } } : {}),
-      excludes,
-      tags,
-      hostname: host,
-      ...(flags.time === undefined ? {} : { timeNs }),
-      parent,
-      ignoreCtime: flags.ignoreCtime === true,
-      ignoreInode: flags.ignoreInode === true,
-      withAtime: flags.withAtime === true,
-      skipIfUnchanged: flags.skipIfUnchanged === true,
-      dryRun: flags.dryRun === true,
-      allowShrink: flags.allowShrink === true,
-      cut: flags.chunker,
-      level: options.compressionLevel,
-      packBytes: options.packBytes,
-      workers: options.workers,
-      programVersion: `granary ${version}`,
-      onProgress: (counts) => progress.update(describeCounts(counts, parent)),
-      onTrouble: (trouble) => warnOf(run, trouble),
-      signal: session.signal,
-    });
-  })();
+  const report = await runRequest(run, session, { request, flags });
   if (output.isJson) output.printJson(renderSummary(report, flags.dryRun === true));
   else sayReport(run, report, flags);
+}
+
+async function readRequest(run: Run, args: readonly string[], flags: BackupFlags): Promise<BackupRequest> {
+  const stream = readStream(args, flags);
+  const onNoMatch = (pattern: string): void => run.warn(`pattern "${pattern}" matches no files`);
+  return {
+    stream,
+    targets: stream === undefined ? await readTargets(args, flags, onNoMatch) : [],
+    excludes: await readExcludes(flags, process.env),
+    timeNs: flags.time === undefined ? BigInt(systemClock.nowMs()) * 1_000_000n : parsePointNs(flags.time, "--time"),
+    host: flags.host ?? findVariable(process.env, "HOST") ?? hostname(),
+    tags: [...new Set((flags.tag ?? []).flatMap(splitTags))].filter((tag) => tag !== ""),
+  };
+}
+
+function readStream(args: readonly string[], flags: BackupFlags): BackupRequest["stream"] {
+  const isCommand = flags.stdinFromCommand === true;
+  if (flags.stdin !== true && !isCommand) return undefined;
+  const hasLists = [flags.filesFrom, flags.filesFromRaw, flags.filesFromVerbatim].some((list) => list !== undefined);
+  if (hasLists || (args.length > 0 && !isCommand)) {
+    throw new Failure("InvalidArgument", "Cannot back up standard input together with files: --stdin allows none");
+  }
+  if (isCommand && args.length === 0) {
+    throw new Failure("InvalidArgument", "Cannot back up what a command writes: the command is needed, behind --");
+  }
+  const name = flags.stdinFilename.replace(/^\/+/, "");
+  if (name !== "" && !name.includes("/")) return { name: bytesOfArgument(name), from: isCommand ? args : "input" };
+  throw new Failure("InvalidArgument", `Cannot use --stdin-filename "${flags.stdinFilename}": a name without folders is needed`);
+}
+
+async function runRequest(
+  run: Run,
+  session: Session<StoredSnapshot | null>,
+  { request, flags }: { request: BackupRequest; flags: BackupFlags },
+): Promise<BackupReport> {
+  const { options } = run;
+  const { excludes, host, stream, tags, targets, timeNs } = request;
+  const parent = session.prepared;
+  await using command = stream === undefined || stream.from === "input" ? undefined : startCommandStream(stream.from);
+  using progress = new ProgressReporter(run.output, { toJson: renderStatus });
+  return await runBackup(session.repository, {
+    targets,
+    ...(stream === undefined ? {} : { stream: { handle: command?.handle ?? 0, name: stream.name } }),
+    excludes,
+    tags,
+    hostname: host,
+    ...(flags.time === undefined ? {} : { timeNs }),
+    parent,
+    ignoreCtime: flags.ignoreCtime === true,
+    ignoreInode: flags.ignoreInode === true,
+    withAtime: flags.withAtime === true,
+    skipIfUnchanged: flags.skipIfUnchanged === true,
+    dryRun: flags.dryRun === true,
+    allowShrink: flags.allowShrink === true,
+    cut: flags.chunker,
+    level: options.compressionLevel,
+    packBytes: options.packBytes,
+    workers: options.workers,
+    programVersion: `granary ${version}`,
+    onProgress: (counts) => progress.update(describeCounts(counts, parent)),
+    onTrouble: (trouble) => warnOf(run, trouble),
+    signal: command === undefined ? session.signal : AbortSignal.any([session.signal, command.signal]),
+  });
 }
 
 function readsInput(flags: BackupFlags): boolean {
@@ -165,20 +202,20 @@ function readsInput(flags: BackupFlags): boolean {
 
 async function chooseParent(
   repository: Repository,
-  flags: BackupFlags,
-  made: { host: string; tags: readonly string[]; timeNs: bigint; targets: readonly string[]; signal: AbortSignal },
+  request: BackupRequest,
+  { flags, signal }: { flags: BackupFlags; signal: AbortSignal },
 ): Promise<StoredSnapshot | null> {
   const groupBy = parseGroupBy(flags.groupBy);
   if (flags.force === true) return null;
-  const { signal } = made;
   if (flags.parent !== undefined) return (await findSnapshot(repository, flags.parent, { signal })).snapshot;
   const snapshots = await loadSnapshots(repository, { onDamaged: () => undefined, signal });
-  const paths = made.targets.map((target) => findUtf8(resolve(fromUtf8(process.cwd()), target)) ?? "");
+  const { host, tags, targets, timeNs } = request;
+  const paths = targets.map((target) => findUtf8(resolve(fromUtf8(process.cwd()), target)) ?? "");
   const parent = findParent(snapshots, {
-    timeNs: made.timeNs,
-    ...(groupBy.host ? { hosts: [made.host] } : {}),
+    timeNs,
+    ...(groupBy.host ? { hosts: [host] } : {}),
     ...(groupBy.paths ? { paths } : {}),
-    ...(groupBy.tags ? { tags: [made.tags.length === 0 ? [""] : made.tags] } : {}),
+    ...(groupBy.tags ? { tags: [tags.length === 0 ? [""] : tags] } : {}),
   });
   return parent ?? null;
 }

@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { skipWithout } from "@granary/base/testing";
-import { type Bench, makeBench, parseLines } from "../testing/run-cli.ts";
+import { type Bench, type CliResult, makeBench, parseLines } from "../testing/run-cli.ts";
 
 let bench: Bench;
 let source: string;
@@ -139,6 +139,23 @@ test("backup takes standard input, the time, and paths whose bytes are no UTF-8"
   );
   assert.equal(odd.status, 0, odd.stderr);
   assert.equal(parseLines(odd.stdout).at(-1)?.total_files_processed, 1);
+});
+
+test("backup takes what a command writes, and makes no snapshot when it fails", () => {
+  const backup = (...command: readonly string[]): CliResult =>
+    bench.granary("repo", "backup", "--stdin-from-command", "--stdin-filename", "dump.sql", "--quiet", "--", ...command);
+  const done = backup("sh", "-c", "seq 1 200000; sleep 0.2; echo the end");
+  assert.equal(done.exitCode, 0, done.stderr);
+  const dumped = bench.granary("repo", "dump", "latest", "/dump.sql", "--path", "/dump.sql").stdout;
+  assert.equal(dumped, `${Array.from({ length: 200_000 }, (_, i) => `${i + 1}\n`).join("")}the end\n`);
+
+  const failed = backup("sh", "-c", "seq 1 200000; exit 3");
+  assert.equal(failed.exitCode, 1);
+  assert.match(failed.stderr, /"sh" writes: it ended with exit code 3.*SourceCommandFailed/s);
+  const missing = backup("no-such-program-here");
+  assert.match(missing.stderr, /ENOENT.*SourceCommandFailed/s);
+  assert.equal((JSON.parse(bench.granary("repo", "snapshots", "--json", "--path", "/dump.sql").stdout) as unknown[]).length, 1);
+  assert.equal(bench.granary("repo", "list", "locks").stdout, "");
 });
 
 test("a path that is not there is told, and the backup ends with exit code 3", () => {

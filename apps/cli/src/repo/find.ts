@@ -161,11 +161,11 @@ class TextListing {
   }
 }
 
-/** restic's shape: one array; entries by name are grouped by snapshot. */
+/** restic's shape: one array; entries by name are grouped by snapshot. Written as it is found, however much that is. */
 class JsonListing {
   readonly #run: Run;
-  #matches: string[] = [];
   #snapshotId = "";
+  #matchCount = 0;
   #count = 0;
 
   constructor(run: Run) {
@@ -176,11 +176,13 @@ class JsonListing {
     if (event.kind === "match") {
       if (event.snapshot.id !== this.#snapshotId) this.#endSnapshot();
       this.#snapshotId = event.snapshot.id;
-      this.#matches.push(stringifyExactly(renderNode(event.entry.path, event.entry.node)));
+      const json = stringifyExactly(renderNode(event.entry.path, event.entry.node));
+      if (this.#matchCount++ === 0) this.#begin(`{"matches":[${json}`);
+      else this.#run.output.print(`,${json}`);
       return;
     }
     const { objectType, id, path, parentTree, snapshot } = event;
-    this.#print(
+    this.#begin(
       JSON.stringify({
         object_type: objectType,
         id,
@@ -199,12 +201,13 @@ class JsonListing {
   }
 
   #endSnapshot(): void {
-    if (this.#matches.length === 0) return;
-    this.#print(`{"matches":[${this.#matches.join(",")}],"hits":${this.#matches.length},"snapshot":"${this.#snapshotId}"}`);
-    this.#matches = [];
+    if (this.#matchCount === 0) return;
+    this.#run.output.print(`],"hits":${this.#matchCount},"snapshot":"${this.#snapshotId}"}`);
+    this.#matchCount = 0;
   }
 
-  #print(json: string): void {
+  /** Begins a member of the array. */
+  #begin(json: string): void {
     this.#run.output.print(`${this.#count++ === 0 ? "[" : ","}${json}`);
   }
 }
