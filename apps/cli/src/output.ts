@@ -10,6 +10,8 @@ import { inspect } from "node:util";
 /** How much is said: 0 quiet, 1 as a rule, 2 with `-v`, 3 with `-vv`. */
 export type Verbosity = 0 | 1 | 2 | 3;
 
+/** Of a terminal that does not say. */
+const usualColumns = 80;
 /** Output is written in pieces of about this many characters. */
 const pieceChars = 32 * 1024;
 
@@ -74,7 +76,7 @@ export class Output {
   draw(text: string): void {
     if (!this.isTerminal || text === this.#progress) return;
     this.#progress = text;
-    process.stderr.write(`\r\u001b[K${text.slice(0, Math.max(20, process.stderr.columns - 1))}`);
+    process.stderr.write(`\r\u001b[K${text.slice(0, (process.stderr.columns || usualColumns) - 1)}`);
   }
 
   /** Sends what is not yet on its way. */
