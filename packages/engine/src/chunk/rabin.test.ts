@@ -105,7 +105,7 @@ test("the Rabin cutter cuts a new file where the restic on this machine cuts it"
   const tree = JSON.parse(runRestic("cat", "blob", snapshots[0]?.tree ?? "")) as { nodes: { content: string[] }[] };
 
   const chunks = cutAll(bytes, createRabinCutter(parsePolynomial(config.chunker_polynomial)));
-  assert.ok(chunks.length > 10);
+  assert.ok(chunks.length >= 5);
   assert.deepEqual(chunks.map(sha256), tree.nodes[0]?.content);
 });
 
