@@ -17,7 +17,7 @@ import type { FinishedPack } from "../repository/pack-builder.ts";
 import { PackBuffers } from "../repository/pack-buffers.ts";
 import { createPackMailbox, servePackMailbox } from "../repository/pack-mailbox.ts";
 import type { PackAccess } from "../repository/pack-reader.ts";
-import { endWarmWorkers, warmWorkers, type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
+import { warmWorkers, type WorkerFailed, WorkerPool } from "../repository/worker-pool.ts";
 import type { Store } from "../store/store.ts";
 import { type BackupCounts, Counters } from "./counters.ts";
 import { Frames } from "./frames.ts";
@@ -62,11 +62,6 @@ function defaultWorkers(): number {
  */
 export function prepareBackup(workers: number = defaultWorkers()): void {
   warmWorkers(workerUrl(import.meta.url, "./backup.worker.ts"), workers);
-}
-
-/** Ends the threads of a backup that was prepared and did not come about. To be awaited before the process ends. */
-export function abandonBackup(): Promise<void> {
-  return endWarmWorkers();
 }
 
 export class Crew {
