@@ -12,6 +12,7 @@
  * were not there, until somebody claims it anew.
  */
 import { Failure } from "@granary/base/errors";
+import { reserveShared } from "./shared-memory.ts";
 
 /** What another thread needs to use the same index. */
 export interface BlobIndexHandle {
@@ -39,8 +40,9 @@ const hasStale = 4;
 const segmentFill = 8; // 8 .. 8+31: entries in each segment
 const firstSegment = 1 << 16;
 const growStep = 1 << 20;
-/** In place of a pack's number: an entry that nobody can rely on. A claim of round r is -1 - 2r for data, -2 - 2r for trees. */
-const stale = -0x8000_0000;
+const leastBytes = growStep * 16;
+/** In place of a pack's number: a claim of round r is -1 - 2r for data, -2 - 2r for trees. This round never comes: nobody relies on the entry. */
+const lastRound = 2 ** 30 - 1;
 const anyType = -1;
 
 export class BlobIndex {
@@ -94,7 +96,8 @@ export class BlobIndex {
   find(id: Uint8Array, at = 0, isTree?: boolean): number {
     this.#want(id, at, isTree);
     const entry = this.#find();
-    return entry >= 0 && Atomics.load(this.#control, hasStale) !== 0 && this.#isStale(this.#placeWord(entry)) ? -1 : entry;
+    if (entry < 0 || Atomics.load(this.#control, hasStale) === 0 || !this.#isStale(this.#placeWord(entry))) return entry;
+    return isTree === undefined ? Math.max(this.find(id, at, false), this.find(id, at, true)) : -1;
   }
 
   /** Adds a blob that is in a pack. @returns whether it was new; of a blob of one type in several packs the first stays */
@@ -120,7 +123,7 @@ export class BlobIndex {
 
   /** Makes as if a blob were not there, because what is at its place is damaged; the next who claims it stores it once more. */
   disown(entry: number): void {
-    Atomics.store(this.#placesUpTo(entry), entry * 4, stale);
+    Atomics.store(this.#placesUpTo(entry), entry * 4, claimWord(lastRound, typeOf(this.#placeWord(entry))));
     Atomics.store(this.#control, hasStale, 1);
   }
 
@@ -186,9 +189,7 @@ export class BlobIndex {
     const at = entry * 8;
     if (ids[at] !== wanted[0]) return false;
     for (let i = 1; i < 8; i++) if (ids[at + i] !== wanted[i]) return false;
-    if (this.#wantedType === anyType) return true;
-    const word = this.#placeWord(entry);
-    return word === stale || this.#wantedType === (word < 0 ? (-1 - word) & 1 : word & 1);
+    return this.#wantedType === anyType || this.#wantedType === typeOf(this.#placeWord(entry));
   }
 
   #placeWord(entry: number): number {
@@ -197,7 +198,7 @@ export class BlobIndex {
 
   /** What stands in place of a pack's number for a blob of the wanted type that was claimed in this round. */
   #claimWord(): number {
-    return -1 - 2 * Atomics.load(this.#control, claimRound) - (this.#wantedType === 1 ? 1 : 0);
+    return claimWord(Atomics.load(this.#control, claimRound), this.#wantedType);
   }
 
   #isStale(placeWord: number): boolean {
@@ -227,7 +228,7 @@ export class BlobIndex {
     for (;;) {
       const free = this.#probe(segment);
       if (free >= 0) {
-        this.#placesUpTo(entry)[entry * 4] = stale; // lost the race; the entry stays void
+        this.#placesUpTo(entry)[entry * 4] = claimWord(lastRound, this.#wantedType); // lost the race; the entry stays void
         return -1;
       }
       const slots = this.#segments[segment] ?? this.#openView(segment);
@@ -273,26 +274,24 @@ export class BlobIndex {
   }
 }
 
+/** What stands in place of a pack's number for a claim. @param type 1 for trees, 0 for data */
+function claimWord(round: number, type: number): number {
+  return -1 - 2 * round - type;
+}
+
+/** The type of an entry's blob, from its pack's number or its claim. */
+function typeOf(placeWord: number): number {
+  return placeWord < 0 ? (-1 - placeWord) & 1 : placeWord & 1;
+}
+
 function createBuffers(): BlobIndexHandle {
   return {
     control: new SharedArrayBuffer(4 * 64),
-    ids: reserve(2 ** 34),
-    places: reserve(2 ** 33),
-    slots: reserve(2 ** 32),
-    packs: reserve(2 ** 31),
+    ids: reserveShared(2 ** 34, leastBytes),
+    places: reserveShared(2 ** 33, leastBytes),
+    slots: reserveShared(2 ** 32, leastBytes),
+    packs: reserveShared(2 ** 31, leastBytes),
   };
-}
-
-/** A growable buffer that reserves address space but no memory; less where the system allows less. */
-function reserve(maxBytes: number): SharedArrayBuffer {
-  for (let bytes = maxBytes; bytes >= growStep * 16; bytes /= 2) {
-    try {
-      return new SharedArrayBuffer(0, { maxByteLength: bytes });
-    } catch {
-      // A limit on address space (ulimit -v, a small container): try half.
-    }
-  }
-  throw new Failure("Bug", `Cannot reserve address space for the blob index: even ${growStep * 16} bytes were refused`);
 }
 
 /** Grows a buffer to at least `bytes`; safe when several threads do so at once. */
