@@ -1,0 +1,77 @@
+/** The two programs that share the repository, as processes: ours through its command line, and the real restic. */
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const main = join(import.meta.dirname, "../../apps/cli/src/main.ts");
+const compileCache = join(import.meta.dirname, "../../node_modules/.cache/granary-tests");
+const password = "correct horse battery";
+
+export type Program = "granary" | "restic";
+
+export interface RunOptions {
+  /** Killed after so many milliseconds, unless it ends before. */
+  readonly killAfterMs?: number;
+}
+
+/** How a run ended. */
+export interface RunResult {
+  /** `null` when it was killed. */
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly durationMs: number;
+}
+
+/** One repository and both programs. */
+export class Programs {
+  readonly repository: string;
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = join(folder, "work");
+    mkdirSync(this.#folder);
+    this.repository = join(folder, "repository");
+  }
+
+  run(program: Program, args: readonly string[], { killAfterMs }: RunOptions = {}): Promise<RunResult> {
+    const [file, words]: [string, string[]] =
+      program === "restic" ? ["restic", [...args]] : [process.execPath, ["--conditions=source", main, "repo", ...args]];
+    const begin = performance.now();
+    const child = spawn(file, words, { cwd: this.#folder, env: this.#environment(), stdio: ["ignore", "pipe", "pipe"] });
+    const texts = { stdout: "", stderr: "" };
+    child.stdout.on("data", (piece: Buffer) => (texts.stdout += piece.toString()));
+    child.stderr.on("data", (piece: Buffer) => (texts.stderr += piece.toString()));
+    const timer = killAfterMs === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), killAfterMs);
+    return new Promise((resolve, reject) => {
+      child.on("error", reject);
+      child.on("close", (exitCode) => {
+        clearTimeout(timer);
+        resolve({ exitCode, ...texts, durationMs: performance.now() - begin });
+      });
+    });
+  }
+
+  /** The ids of what the repository's folder has of a kind, sorted. */
+  list(kind: "snapshots" | "locks"): string[] {
+    return readdirSync(join(this.repository, kind))
+      .filter((name) => /^[0-9a-f]{64}$/.test(name))
+      .sort();
+  }
+
+  #environment(): NodeJS.ProcessEnv {
+    return {
+      PATH: process.env.PATH,
+      HOME: tmpdir(),
+      LANG: "C.UTF-8",
+      NODE_COMPILE_CACHE: compileCache,
+      GRANARY_REPOSITORY: this.repository,
+      GRANARY_PASSWORD: password,
+      RESTIC_REPOSITORY: this.repository,
+      RESTIC_PASSWORD: password,
+      // what restic remembers of a repository must stay true whoever changes it
+      RESTIC_CACHE_DIR: join(this.#folder, "cache"),
+    };
+  }
+}
