@@ -1,6 +1,6 @@
 /** The two programs that share the repository, as processes: ours through its command line, and the real restic. */
 import { spawn } from "node:child_process";
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, watch } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -11,8 +11,8 @@ const password = "correct horse battery";
 export type Program = "granary" | "restic";
 
 export interface RunOptions {
-  /** Killed after so many milliseconds, unless it ends before. */
-  readonly killAfterMs?: number;
+  /** When it is killed, unless it ends before: after a time, or when so many things have happened in the repository's folder. */
+  readonly killAfter?: { readonly ms: number } | { readonly changes: number };
 }
 
 /** How a run ended. */
@@ -35,7 +35,7 @@ export class Programs {
     this.repository = join(folder, "repository");
   }
 
-  run(program: Program, args: readonly string[], { killAfterMs }: RunOptions = {}): Promise<RunResult> {
+  run(program: Program, args: readonly string[], { killAfter }: RunOptions = {}): Promise<RunResult> {
     const [file, words]: [string, string[]] =
       program === "restic" ? ["restic", [...args]] : [process.execPath, ["--conditions=source", main, "repo", ...args]];
     const begin = performance.now();
@@ -43,11 +43,22 @@ export class Programs {
     const texts = { stdout: "", stderr: "" };
     child.stdout.on("data", (piece: Buffer) => (texts.stdout += piece.toString()));
     child.stderr.on("data", (piece: Buffer) => (texts.stderr += piece.toString()));
-    const timer = killAfterMs === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), killAfterMs);
+    const ending = new AbortController();
+    const kill = (): void => void child.kill("SIGKILL");
+    if (killAfter !== undefined && "ms" in killAfter) {
+      const timer = setTimeout(kill, killAfter.ms);
+      ending.signal.addEventListener("abort", () => clearTimeout(timer));
+    } else if (killAfter !== undefined) {
+      let left = killAfter.changes;
+      const count = (): void => {
+        if (--left === 0) kill();
+      };
+      for (const watched of this.#listFolders()) watch(watched, { signal: ending.signal }, count);
+    }
     return new Promise((resolve, reject) => {
       child.on("error", reject);
       child.on("close", (exitCode) => {
-        clearTimeout(timer);
+        ending.abort();
         resolve({ exitCode, ...texts, durationMs: performance.now() - begin });
       });
     });
@@ -58,6 +69,12 @@ export class Programs {
     return readdirSync(join(this.repository, kind))
       .filter((name) => /^[0-9a-f]{64}$/.test(name))
       .sort();
+  }
+
+  /** Where files come and go. */
+  #listFolders(): string[] {
+    const folders = readdirSync(join(this.repository, "data")).map((name) => join("data", name));
+    return ["locks", "index", "snapshots", ...folders].map((name) => join(this.repository, name));
   }
 
   #environment(): NodeJS.ProcessEnv {

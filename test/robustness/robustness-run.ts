@@ -83,12 +83,12 @@ export class RobustnessRun {
 
   /** Runs a program that must succeed, unless it is killed. */
   async #run(program: Program, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-    const { killAfterMs } = options;
+    const { killAfter } = options;
     const shown = `${program} ${args.join(" ")}`;
     const result = await this.#programs.run(program, args, options);
-    const isKilled = killAfterMs !== undefined && result.exitCode === null;
-    const end = isKilled ? `killed after ${killAfterMs.toFixed(0)} ms` : `exit code ${result.exitCode}, ${result.durationMs.toFixed(0)} ms`;
-    this.#say(`${shown}: ${end}`);
+    const isKilled = killAfter !== undefined && result.exitCode === null;
+    const end = isKilled ? `killed (${JSON.stringify(killAfter)})` : `exit code ${result.exitCode}`;
+    this.#say(`${shown}: ${end}, ${result.durationMs.toFixed(0)} ms`);
     const verb = `${program} ${args[0]}`;
     if (!isKilled) {
       assert.equal(result.exitCode, 0, `${shown} fails:\n${result.stdout.slice(-3000)}\n${result.stderr.slice(-3000)}`);
@@ -101,7 +101,11 @@ export class RobustnessRun {
   /** Kills ours at a moment by lot, and unlocks as a user would. */
   async #kill(args: readonly string[]): Promise<RunResult> {
     const longestMs = this.#longestMs.get(`granary ${args[0]}`) ?? 1500;
-    const result = await this.#run("granary", args, { killAfterMs: 100 + this.#lot.draw() * longestMs });
+    // the first third is starting up and asking for the lock
+    const ms = Math.round((this.#lot.isHeads(0.8) ? 0.3 + this.#lot.draw() * 0.8 : this.#lot.draw()) * longestMs);
+    const isAtChange = args[0] !== "restore" && this.#lot.isHeads();
+    const killAfter = isAtChange ? { changes: this.#lot.count(1, this.#lot.pick([6, 20, 60])) } : { ms };
+    const result = await this.#run("granary", args, { killAfter });
     if (this.#programs.list("locks").length > 0) await this.#run(this.#lot.isHeads(0.7) ? "granary" : "restic", ["unlock"]);
     assert.deepEqual(this.#programs.list("locks"), [], "locks of a killed process are removed");
     return result;
