@@ -20,6 +20,25 @@ export const password = "correct horse battery staple";
 /** Keys that open at once. */
 export const cheapScrypt = { N: 1024, r: 8, p: 1 };
 
+/** A store that does most things as another one does them. */
+export function wrapStore(inner: Store, own: Partial<Store>): Store {
+  const pathOf = inner.pathOf?.bind(inner);
+  return {
+    location: inner.location,
+    concurrency: inner.concurrency,
+    settleMs: inner.settleMs,
+    create: () => inner.create(),
+    save: (ref, data, signal) => inner.save(ref, data, signal),
+    load: (ref, span, signal) => inner.load(ref, span, signal),
+    stat: (ref, signal) => inner.stat(ref, signal),
+    list: (kind, signal) => inner.list(kind, signal),
+    remove: (ref, signal) => inner.remove(ref, signal),
+    ...(pathOf === undefined ? {} : { pathOf }),
+    close: () => inner.close(),
+    ...own,
+  };
+}
+
 /** What a test says of a backup; the rest has defaults that do not depend on this machine. */
 export interface BackupRequest extends Partial<Omit<BackupOptions, "targets" | "onTrouble">> {
   readonly targets?: readonly ByteString[];
