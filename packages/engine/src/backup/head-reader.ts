@@ -62,8 +62,13 @@ export class HeadReader {
   }
 
   #readAttributes({ directory, name, path }: EntryPlace): readonly ExtendedAttribute[] {
-    const place = path.length < longestPath ? path : pathBelow(directory, name);
-    const names = listAttributes(place);
+    let place = path.length < longestPath ? path : pathBelow(directory, name);
+    let names = listAttributes(place);
+    if (names === -enoent) {
+      // Perhaps only the path has changed: a directory above was renamed while the backup is in it.
+      place = pathBelow(directory, name);
+      names = listAttributes(place);
+    }
     if (typeof names === "number") {
       if (names !== -enoent) this.#options.onTrouble(path, names, "list the extended attributes");
       return noAttributes;

@@ -12,7 +12,7 @@ import { Sealer } from "../crypto/seal.ts";
 import { hexOf } from "../format/ids.ts";
 import { parseHeader } from "../format/pack.ts";
 import { parsePackId } from "../format/ids.ts";
-import { FileStatus } from "../native/libc.ts";
+import { FileStatus, writeAttribute } from "../native/libc.ts";
 import { parseNode } from "../format/parse-node.ts";
 import { scanTree } from "../format/tree.ts";
 import { BlobIndex } from "../repository/blob-index.ts";
@@ -24,6 +24,7 @@ import { Counters } from "./counters.ts";
 import { FileSaver } from "./file-saver.ts";
 import { Frames } from "./frames.ts";
 import type { BackupTrouble, Task } from "./messages.ts";
+import { ParentNodes } from "./parent-nodes.ts";
 import { Scanner } from "./scanner.ts";
 
 const key = { encrypt: Buffer.alloc(32, 1), macK: Buffer.alloc(16, 2), macR: Buffer.alloc(16, 3) };
@@ -179,6 +180,12 @@ class Gang {
     return Buffer.concat(found);
   }
 
+  subtreeOf(tree: string, name: string): string {
+    const nodes = new ParentNodes(this.readTree(tree));
+    assert.ok(nodes.seek(name));
+    return hexOf(nodes.findSubtree() ?? Buffer.alloc(32));
+  }
+
   readTree(tree: string): Buffer {
     return Buffer.from(this.#reader.read(Buffer.from(tree, "hex")));
   }
@@ -331,6 +338,7 @@ test("a folder in whose place another is put before its second half is read is s
   mkdirSync(folder.at("a"));
   for (let at = 0; at < 200; at++) writeFileSync(folder.at(`a/${String(at).padStart(3, "0")}`), "own");
   writeFileSync(folder.at("a/000"), fillBytes(20 << 20, "first"));
+  assert.equal(writeAttribute(folder.at("a/151"), "user.kept", Buffer.from("kept")), 0);
   const cutter = createGearCutter(deriveGearTable(Buffer.alloc(32, 9)));
   let isDone = false;
   const gang = new Gang({
@@ -343,11 +351,12 @@ test("a folder in whose place another is put before its second half is read is s
       isDone = true;
       renameSync(folder.at("a"), folder.at("b"));
       mkdirSync(folder.at("a"));
-      for (let at = 0; at < 200; at++) writeFileSync(folder.at(`a/${String(at).padStart(3, "0")}`), "another's");
+      for (let at = 0; at < 200; at += 3) writeFileSync(folder.at(`a/${String(at).padStart(3, "0")}`), "another's");
     },
   });
   const tree = gang.run(folder.path, ["a"]);
   assert.ok(isDone);
   assert.ok(gang.tasksShared > 0);
   for (const name of ["001", "100", "199"]) assert.equal(gang.readFile(tree, `a/${name}`).toString(), "own");
+  assert.match(gang.readTree(gang.subtreeOf(tree, "a")).toString(), /user\.kept/);
 });
