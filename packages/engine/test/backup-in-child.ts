@@ -1,7 +1,7 @@
 /**
  * For tests: backs a folder up in a process of its own, which kills itself at one of its saves, or lives until it is killed or done.
- * `node backup-in-child.ts LOCATION FOLDER KIND N before|midway|after`; without KIND it prints `saved` for each pack that is durable, and the
- * snapshot's id at the end.
+ * `node backup-in-child.ts LOCATION FOLDER KIND N before|midway|after`; without KIND it prints `saved` for each pack that is durable, and at the
+ * end the snapshot's id and the most memory that the process took.
  */
 import { fromUtf8 } from "../src/format/byte-string.ts";
 import { openLocalStore } from "../src/store/local.ts";
@@ -36,4 +36,4 @@ function dieAt(inner: Store, death: Death): Store {
 const [location = "", folder = "", kind = "", nth = "0", mode = ""] = process.argv.slice(2);
 const store = dieAt(openLocalStore(location), { kind, nth: Number(nth), mode });
 const { snapshotId } = await backUp(store, { targets: [fromUtf8(folder)], packBytes: 1 << 19, allowShrink: true });
-process.stdout.write(`${snapshotId}\n`);
+process.stdout.write(`${snapshotId}\npeak ${process.resourceUsage().maxRSS} KiB\n`);
